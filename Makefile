@@ -1,0 +1,54 @@
+# `make help` lists what can be asked for. Nothing here needs a network once `make install` is done.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+# Two test processes of one thread each beat one process of two threads on these small models.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check docs figures bench release clean
+
+help: ## list these
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(STAMP) ## make .venv with everything that demo and tests need
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,digits]'
+	@touch $@
+
+demo: install ## run the example: a fleet of ten homes, one of them hostile
+	$(BIN)/privet demo
+
+test: install ## laws and units, then the examples in docstrings, then whole runs
+	$(PYTEST) -n $(WORKERS) tests/laws tests/units
+	$(PYTEST) --doctest-modules src/privet
+	$(PYTEST) -n $(WORKERS) -m 'not slow' tests/integration
+
+check: install ## format, lint, types, the import contract, the README against --help
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(PYTEST) tests/integration/test_readme.py
+
+docs: install ## build the pages into site/
+	$(BIN)/mkdocs build --strict --quiet
+
+figures: install ## the figures of examples/paper_002, and the wheel in an empty environment
+	$(BIN)/python examples/paper_002/figures.py
+	$(PYTEST) -m slow tests/integration
+
+bench: install ## ratios against the goals, side by side in one run
+	$(BIN)/python -m benchmarks
+
+release: install ## gather changelog.d into CHANGELOG.md and build the wheel: make release VERSION=0.2.0
+	@test -n "$(VERSION)" || { echo 'say which: make release VERSION=0.2.0'; exit 2; }
+	@grep -q '^version = "$(VERSION)"' pyproject.toml || { echo 'pyproject.toml names another version'; exit 2; }
+	$(BIN)/towncrier build --yes --version '$(VERSION)'
+	$(BIN)/python -m build --no-isolation
+
+clean: ## remove what was built; keeps .venv and runs/
+	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage
