@@ -1,0 +1,1 @@
+"""Availabilities: when a device answers; one a file."""

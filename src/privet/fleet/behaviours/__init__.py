@@ -1,0 +1,1 @@
+"""Behaviours: what a device does to its labels and its update; one a file."""

@@ -1,0 +1,1 @@
+"""Data sets: where the rows of a run come from; one a file."""

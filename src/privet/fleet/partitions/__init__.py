@@ -1,0 +1,1 @@
+"""Partitions: which rows lie on which device; one a file."""
