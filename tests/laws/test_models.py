@@ -1,0 +1,115 @@
+"""Laws of models: every one builds, names its cut points, and cuts without changing what it computes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from privet import parts
+from privet.errors import PartError
+from privet.models.cost import multiplications, parameters
+from privet.models.imported import Given, as_stages
+from privet.models.smart_home_cnn import SmartHomeCnn
+
+SHAPE = (1, 28, 28)
+NAMES = [name for name in parts.names("models") if name != "imported"]
+
+
+@pytest.fixture(params=NAMES)
+def model(request: pytest.FixtureRequest):
+    return parts.build("models", {"name": request.param})
+
+
+def test_output_has_one_logit_a_class(model) -> None:
+    network = model.build(SHAPE, 7)
+    assert network(torch.rand(5, *SHAPE)).shape == (5, 7)
+
+
+def test_every_cut_computes_the_same(model) -> None:
+    network, inputs = model.build(SHAPE, 10), torch.rand(4, *SHAPE)
+    assert model.cut_points
+    for at in (None, *model.cut_points):
+        front, head = model.cut(network, at)
+        assert torch.equal(head(front(inputs)), network(inputs))
+        names = {*front.state_dict(), *head.state_dict()}
+        assert names == set(network.state_dict())
+        assert parameters(front) > 0
+        assert parameters(head) > 0
+
+
+def test_unknown_cut_is_refused(model) -> None:
+    with pytest.raises(PartError, match="can't be cut at 'nowhere'"):
+        model.cut(model.build(SHAPE, 10), "nowhere")
+
+
+def test_same_seed_builds_the_same_values(model) -> None:
+    torch.manual_seed(3)
+    one = model.build(SHAPE, 10).state_dict()
+    torch.manual_seed(3)
+    two = model.build(SHAPE, 10).state_dict()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.parametrize("name", ["lenet", "smart-home-cnn"])
+def test_images_too_small_are_refused(name: str) -> None:
+    with pytest.raises(PartError, match="can't take inputs of shape"):
+        parts.build("models", {"name": name}).build((1, 3, 3), 10)
+
+
+@pytest.mark.parametrize(("name", "count"), [("lenet", 61_706), ("smart-home-cnn", 149_642), ("mlp", 101_770)])
+def test_parameter_counts(name: str, count: int) -> None:
+    assert parameters(parts.build("models", {"name": name}).build(SHAPE, 10)) == count
+
+
+def test_smart_home_cnn_has_the_documents_features() -> None:
+    model = SmartHomeCnn()
+    front, _ = model.cut(model.build(SHAPE, 10))
+    assert front(torch.rand(2, *SHAPE)).shape == (2, 3920)
+
+
+def test_multiplications_of_lenet_by_hand() -> None:
+    network = parts.build("models", {"name": "lenet"}).build(SHAPE, 10)
+    by_hand = 25 * 6 * 28 * 28 + 25 * 6 * 16 * 10 * 10 + 400 * 120 + 120 * 84 + 84 * 10
+    assert multiplications(network, SHAPE) == by_hand
+
+
+@pytest.mark.parametrize("reading", ["sample", "batch", "standardise", "none"])
+def test_normalisation_between_the_convolutions(reading: str) -> None:
+    network = SmartHomeCnn(normalisation=reading).build(SHAPE, 10)
+    between = network[:4](torch.rand(8, *SHAPE))
+    if reading == "none":
+        assert between.min() >= 0
+    else:
+        assert between.abs().max() <= 63**0.5
+        assert between.min() < 0
+
+
+def test_a_given_function_is_cut_after_any_stage() -> None:
+    model = Given(lambda shape, classes: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, classes)))
+    network = model.build(SHAPE, 10)
+    front, head = model.cut(network, "0")
+    assert head(front(torch.rand(2, *SHAPE))).shape == (2, 10)
+    with pytest.raises(PartError, match="can't be cut"):
+        model.cut(network, "1")
+    with pytest.raises(PartError, match="can't be cut"):
+        model.cut(network)
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        ("no_such_package.module:f", "not in an installed package"),
+        ("torch.nn", "not in an installed package"),
+        ("torch.nn:NoSuchThing", "can't be imported"),
+        ("torch:__version__", "is not a function"),
+    ],
+)
+def test_imported_function_must_be_installed(function: str, said: str) -> None:
+    with pytest.raises(PartError, match=said):
+        parts.build("models", {"name": "imported", "function": function}).build(SHAPE, 10)
+
+
+def test_a_function_that_returns_no_module_is_refused() -> None:
+    with pytest.raises(PartError, match="not a torch module"):
+        as_stages(3, "f")
+    assert parameters(as_stages(torch.nn.Linear(2, 3), "f")) == 9
