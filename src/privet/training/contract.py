@@ -1,0 +1,116 @@
+"""The contract of a training protocol: what one device does in one round."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from privet.accounting import Guarantee, Relation, Sensitivity
+from privet.engines import Channel
+from privet.mechanisms.chain import Chain
+from privet.models import Model
+from privet.parts import Part, part
+from privet.randomness import Source
+from privet.training.descent import Descent
+from privet.training.precision import Precision
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A network laid out for training in this process, reused from device to device.
+
+    Attributes:
+        network: the whole network, its parameters views of ``descent.values``.
+        front, head: the two sides of the cut; the head is empty when the protocol doesn't cut.
+        descent: the optimiser over both.
+        precision: how it computes.
+    """
+
+    network: nn.Sequential
+    front: nn.Sequential
+    head: nn.Sequential
+    descent: Descent
+    precision: Precision
+
+
+@dataclass(frozen=True)
+class Promise:
+    """What a protocol needs to derive its guarantees.
+
+    Attributes:
+        on_device, on_server: the plan's mechanisms.
+        dimension: values in one vector that leaves a device.
+        delta: of the plan.
+        relation: of the plan.
+        devices: updates combined in a round.
+        combine: what combining them makes of a sensitivity.
+        coupled: how many records' features one record moves inside the model; 1 unless it normalises
+            over the batch.
+    """
+
+    on_device: Chain
+    on_server: Chain
+    dimension: int
+    delta: float
+    relation: Relation
+    devices: int
+    combine: Callable[[Sensitivity, int], Sensitivity]
+    coupled: int = 1
+
+
+@part
+class Protocol(Part):
+    """How a fleet trains.
+
+    Attributes:
+        rounds: global epochs: how often the coordinator combines updates.
+        local_epochs: passes of each device over its own rows in a round.
+        batch_size: records in a batch.
+        learning_rate: of the device's gradient descent.
+        momentum: of the device's gradient descent, fresh in every round.
+    """
+
+    cuts: ClassVar[bool] = False
+    """Whether the model is cut in two, with a head at an edge server."""
+
+    rounds: Annotated[int, Field(ge=1)] = 5
+    local_epochs: Annotated[int, Field(ge=1)] = 1
+    batch_size: Annotated[int, Field(ge=1)] = 64
+    learning_rate: Annotated[float, Field(gt=0)] = 0.01
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+
+    def split(self, model: Model, network: nn.Sequential) -> tuple[nn.Sequential, nn.Sequential]:
+        """Returns the front on the device and the head at the edge; by default all is on the device."""
+        return network, nn.Sequential()
+
+    @abstractmethod
+    def train(
+        self,
+        bench: Bench,
+        inputs: Tensor,
+        labels: Tensor,
+        mechanisms: Chain,
+        rng: Source,
+        noise: Source,
+        channel: Channel,
+    ) -> float:
+        """Trains the bench's network on one device's rows for one round; returns the mean loss of the last epoch.
+
+        Args:
+            bench: holds the global model's values.
+            inputs: shape (n, ...).
+            labels: shape (n,).
+            mechanisms: what features pass before they leave the device, if the protocol sends any.
+            rng: shuffles.
+            noise: the source of the mechanisms' noise.
+            channel: what crosses to others goes through it.
+        """
+
+    @abstractmethod
+    def guarantees(self, promise: Promise) -> Sequence[Guarantee]:
+        """Derives what the plan's mechanisms guarantee, the weakest statement last."""

@@ -1,0 +1,169 @@
+"""The round loop: ask, guard, aggregate, one round after the other, on any engine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from privet.aggregation.contract import Aggregator, Combined
+from privet.engines import Engine, Message, Reply, Traffic, Work
+from privet.engines.channel import Keep
+from privet.engines.guard import objection
+from privet.fleet.device import Device
+from privet.mechanisms.chain import Chain
+from privet.parts import name_of
+from privet.randomness import Source
+from privet.tensors import State, digest, flatten, unflatten
+
+HIGH_SCORE = 3.0
+"""A rejected update counts as evaluated low when its score exceeds this multiple of the median score."""
+
+
+@dataclass
+class Round:
+    """What happened in one round.
+
+    Attributes:
+        number: from 1.
+        state: the global model after it.
+        loss: mean loss that the accepted devices report.
+        replies: sound replies.
+        selected: replies that the aggregator used.
+        rejected: device and reason, for replies that were left out.
+        missing: device and reason, for devices that did not answer.
+        void: why the global model stayed as it was; "" when it moved.
+        traffic: what crossed.
+        seen: what a View keeps, by device.
+        delays: seconds (modelled) until each reply arrived, by device.
+        seconds: measured, for the whole round.
+        device_seconds: CPU seconds measured, by device.
+    """
+
+    number: int
+    state: State
+    loss: float = 0.0
+    replies: int = 0
+    selected: int = 0
+    rejected: list[tuple[str, str]] = field(default_factory=list)
+    missing: list[tuple[str, str]] = field(default_factory=list)
+    void: str = ""
+    traffic: list[Traffic] = field(default_factory=list)
+    seen: dict[str, State] = field(default_factory=dict)
+    delays: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    device_seconds: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Coordinator:
+    """Combines what the devices of a fleet send.
+
+    Attributes:
+        engine: where the devices compute.
+        work: the local step.
+        devices: the fleet, sorted by identity.
+        aggregator: how updates are combined.
+        on_server: what the combined update passes.
+        minimum_replies: sound replies below which a round is void.
+        deadline: seconds (modelled) after which a reply is left out; None waits for all.
+    """
+
+    engine: Engine
+    work: Work
+    devices: Sequence[Device]
+    aggregator: Aggregator
+    on_server: Chain
+    minimum_replies: int = 1
+    deadline: float | None = None
+
+    def rounds(self, state: State, first: int, last: int, noise: Source, keep: Keep | None = None) -> Iterator[Round]:
+        """Yields each round as it ends.
+
+        Args:
+            state: the global model before round ``first``.
+            first, last: numbers of the rounds to run.
+            noise: of the mechanisms on the server.
+            keep: what a View keeps of the last round.
+        """
+        for number in range(first, last + 1):
+            done = self._round(number, state, noise, keep if number == last else None)
+            state = done.state
+            yield done
+
+    def _round(self, number: int, state: State, noise: Source, keep: Keep | None) -> Round:
+        done, started = Round(number, state), time.perf_counter()
+        base = flatten(state)
+        senders, rows, running = [], [], self.aggregator.running()
+        for device, reply in self._sound(number, state, base, keep, done):
+            senders.append(device)
+            done.loss += float(reply.fields.get("loss", 0.0))
+            update = reply.tensors["update"]
+            if running is None:
+                rows.append(update)
+            else:
+                running.add(update, float(device.examples))
+        done.replies = len(senders)
+        needed = max(self.minimum_replies, self.aggregator.minimum())
+        if len(senders) < needed:
+            done.void = f"{len(senders)} sound replies, {name_of(self.aggregator)} in this plan needs {needed}"
+        else:
+            done.loss /= len(senders)
+            combined = running.combined() if running else self._combine(senders, rows)
+            done.selected = int(combined.selected.sum())
+            for position in (~combined.selected).nonzero().flatten().tolist():
+                done.rejected.append((senders[position].identity, self._why(combined, position)))
+            done.state = unflatten(base + self.on_server(combined.update.float(), noise), state)
+        done.seconds = time.perf_counter() - started
+        return done
+
+    def _combine(self, senders: Sequence[Device], rows: list[Tensor]) -> Combined:
+        weights = torch.tensor([device.examples for device in senders], dtype=torch.float64)
+        return self.aggregator.combine(torch.stack(rows), weights)
+
+    def _sound(
+        self, number: int, state: State, base: Tensor, keep: Keep | None, done: Round
+    ) -> Iterator[tuple[Device, Reply]]:
+        """Yields sound replies in the order of the devices; a reply that arrives early waits for its turn."""
+        message, waiting = Message(number, state, digest(state)), {device.identity: device for device in self.devices}
+        early: dict[str, Reply | None] = {}
+        turn = iter(self.devices)
+        expected = next(turn, None)
+        for reply in self.engine.ask(self.devices, self.work, message, keep):
+            if waiting.pop(reply.device, None) is None:
+                done.rejected.append((reply.device, "unknown or duplicate: this device was not asked, or has answered"))
+                continue
+            early[reply.device] = reply if self._accept(reply, base, message, done) else None
+            while expected is not None and expected.identity in early:
+                ready = early.pop(expected.identity)
+                if ready is not None:
+                    yield expected, ready
+                expected = next(turn, None)
+        for identity in waiting:
+            done.missing.append((identity, "no answer"))
+        for device in self.devices:
+            ready = early.get(device.identity)
+            if ready is not None:
+                yield device, ready
+
+    def _accept(self, reply: Reply, base: Tensor, message: Message, done: Round) -> bool:
+        done.traffic += reply.traffic
+        done.delays[reply.device] = reply.delay
+        done.device_seconds[reply.device] = float(reply.fields.get("seconds", 0.0))
+        if reply.seen:
+            done.seen[reply.device], reply.seen = reply.seen, {}
+        reason = objection(reply, {"update": base}, message, self.deadline)
+        if reason:
+            (done.missing if reply.missing else done.rejected).append((reply.device, reason))
+        return not reason
+
+    def _why(self, combined: Combined, position: int) -> str:
+        rule = name_of(self.aggregator)
+        if combined.scores is None:
+            return f"not selected by {rule}"
+        score, median = float(combined.scores[position]), float(combined.scores.median())
+        low = score > HIGH_SCORE * median
+        return f"{'evaluated low' if low else 'not selected'} by {rule}: score {score:.3g}, the median is {median:.3g}"

@@ -1,0 +1,44 @@
+"""Accuracy of a model, as everybody runs it and with the noise that its mechanisms add."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from privet.mechanisms.chain import Chain
+from privet.randomness import Source
+from privet.training.descent import batches
+from privet.training.local import Task
+
+
+def predictor(task: Task, network: nn.Sequential, mechanisms: Chain, noise: Source) -> Callable[[Tensor], Tensor]:
+    """Returns a function from inputs (n, ...) to logits (n, classes).
+
+    Args:
+        task: which protocol and model; inputs go in batches of its size, because some
+            normalisations read the whole batch.
+        network: holds the values.
+        mechanisms: what features pass; ``Chain()`` for none.
+        noise: their noise.
+    """
+    front, head = task.protocol.split(task.model, network)
+
+    @torch.no_grad()
+    def predict(inputs: Tensor) -> Tensor:
+        logits = []
+        for rows in batches(len(inputs), task.protocol.batch_size if task.protocol.cuts else 500):
+            with task.precision.autocast():
+                features = front(inputs[rows])
+                if task.protocol.cuts:
+                    features = mechanisms(features.flatten(1).float(), noise).view(features.shape)
+                logits.append(head(features).float())
+        return torch.cat(logits)
+
+    return predict
+
+
+def accuracy(predict: Callable[[Tensor], Tensor], inputs: Tensor, labels: Tensor) -> float:
+    """Returns the share of inputs (n, ...) whose largest logit is the label's."""
+    return float((predict(inputs).argmax(1) == labels).double().mean())

@@ -1,0 +1,128 @@
+"""The one local step: what a device does with a round's message, whatever the engine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from privet.engines import Channel, Keep, Message, Reply
+from privet.fleet.device import Device
+from privet.mechanisms.chain import Chain
+from privet.models import Model
+from privet.randomness import Source, seeded, system
+from privet.tensors import flatten
+from privet.training.contract import Bench, Protocol
+from privet.training.descent import Descent
+from privet.training.precision import Precision
+
+COORDINATOR = "coordinator"
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """All that a local step needs besides the message; a device has it before it is asked.
+
+    Attributes:
+        model, protocol, on_device: of the plan.
+        inputs, labels: the rows of all simulated devices, float32 (n, ...) and int64 (n,).
+        classes: number of classes.
+        precision: how networks compute.
+        multiplications: that the device does for one record's forward pass.
+        seed: of shuffles, and of noise when ``reproducible``.
+        reproducible: whether noise comes from the seed instead of the operating system.
+    """
+
+    model: Model
+    protocol: Protocol
+    on_device: Chain
+    inputs: Tensor
+    labels: Tensor
+    classes: int
+    precision: Precision
+    multiplications: int
+    seed: int
+    reproducible: bool
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one input."""
+        return tuple(self.inputs.shape[1:])
+
+    def network(self) -> nn.Sequential:
+        """Returns a network with the initial values that the seed gives."""
+        generator = seeded(self.seed, "initial weights").generator()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(generator.initial_seed())
+            return self.model.build(self.shape, self.classes)
+
+    def bench(self) -> Bench:
+        """Returns a network laid out for training."""
+        network = self.network()
+        self.precision.lay_out(network)
+        front, head = self.protocol.split(self.model, network)
+        return Bench(network, front, head, Descent(network.parameters()), self.precision)
+
+    def noise(self, *path: str | int) -> Source:
+        """Returns the source of noise: the operating system, or the seed in a reproducible run."""
+        return seeded(self.seed, "noise", *path) if self.reproducible else system()
+
+    def quiet(self) -> Task:
+        """Returns the same task with the noise left out: what a device trains for itself."""
+        return replace(self, on_device=self.on_device.without_noise())
+
+    def compute_seconds(self, device: Device) -> float:
+        """Returns the seconds (modelled) that a round's training takes a device: three forward passes a record."""
+        steps = 3 * self.multiplications * device.examples * self.protocol.local_epochs
+        return device.profile.compute_seconds(steps)
+
+
+class LocalStep:
+    """Answers a round's message with an update; keeps one network and reuses it from device to device."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self._bench = task.bench()
+
+    def __call__(self, device: Device, message: Message, channel: Channel) -> Reply:
+        """Trains on the device's rows and returns the difference to the global model as one vector."""
+        task, started = self.task, time.process_time()
+        rows = torch.from_numpy(device.shard)
+        own = seeded(task.seed, "device", device.identity, message.round)
+        if channel.keep is not None:
+            channel.keep = replace(channel.keep, rows=min(channel.keep.rows, len(rows)))
+        labels = device.behaviour.labels(task.labels[rows], task.classes, own.child("behaviour"))
+        channel.send(COORDINATOR, device.identity, "global model", message.tensors)
+        noise = task.noise(device.identity, message.round)
+        before = self.load(message.tensors)
+        loss = task.protocol.train(
+            self._bench, task.inputs[rows], labels, task.on_device, own.child("shuffle"), noise, channel
+        )
+        update = flatten(self._bench.network.state_dict()) - before
+        if not task.protocol.cuts:
+            update = task.on_device(update, noise)
+        sent = device.behaviour.update(update, own.child("update"))
+        spent = {"loss": loss, "seconds": time.process_time() - started}
+        reply = Reply(device.identity, message.round, fields=spent, base=message.base)
+        if sent is None:
+            reply.missing = "silent"
+        else:
+            reply.tensors = {"update": sent}
+            channel.send(device.identity, COORDINATOR, "update", reply.tensors)
+        crossed = sum(entry.bytes for entry in channel.traffic.values())
+        reply.delay = task.compute_seconds(device) + device.profile.transfer_seconds(crossed)
+        return reply
+
+    def load(self, state: Mapping[str, Tensor]) -> Tensor:
+        """Puts a state into the network and returns it as one vector."""
+        self._bench.network.load_state_dict(state)
+        self._bench.descent.reset()
+        return flatten(state)
+
+
+def keep_rows(party: str, records: int, devices: int, protocol: Protocol) -> Keep:
+    """Returns what each device keeps so that a View holds about so many records."""
+    return Keep(party, max(1, -(-records // devices)), protocol.local_epochs)
