@@ -1,0 +1,93 @@
+"""The few lines printed at the end of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from privet.evidence.reading import devices, leaks, median
+from privet.evidence.wording import clean, duration, energy, finite, meaning, percent, size, statement
+
+_STYLES = {"good": "green", "fair": "yellow", "bad": "bold red", "": ""}
+_FIGURES = (
+    ("accuracy", "accuracy", percent),
+    ("accuracy, with noise", "accuracy_with_noise", percent),
+    ("each device alone (mean)", "accuracy_alone_mean", percent),
+    ("all data in one place", "accuracy_centralised", percent),
+    ("bytes per device", "bytes_per_device", size),
+)
+"""Label, key of ``metrics.json``, how it is written; a figure that was not measured is left out."""
+
+Row = tuple[str, str, str]
+
+
+def rows(metrics: Mapping[str, Any]) -> list[Row]:
+    """Returns what the summary says as (label, text, tone); tone is ``good``, ``fair``, ``bad`` or ""."""
+    found = [(label, write(metrics[key]), "") for label, key, write in _FIGURES if metrics.get(key) is not None]
+    joules = median(finite(row.get("joules")) for row in devices(metrics))
+    if joules is not None:
+        found.append(("energy per device (median)", f"{energy(joules)}, modelled", ""))
+    found.extend(_guarantees(metrics))
+    found.extend(_attacks(metrics))
+    found.append(("rejected", *_rejected(metrics)))
+    if metrics.get("seconds") is not None:
+        found.append(("wall time", duration(metrics["seconds"]), ""))
+    if metrics.get("reproducible"):
+        found.append(("warning", "noise comes from a seed: whoever knows the seed can subtract it", "bad"))
+    found.extend(("warning", clean(warning), "fair") for warning in metrics.get("warnings") or ())
+    return found
+
+
+def _guarantees(metrics: Mapping[str, Any]) -> list[Row]:
+    found = []
+    for guarantee in metrics.get("guarantees") or ():
+        means = meaning(guarantee)
+        text = statement(guarantee)
+        if means.verdict not in text:
+            text += f": {means.verdict}"
+        found.append((f"guarantee: {clean(guarantee.get('claim', '?'))}", text, means.tone))
+    return found or [("guarantee", "no formal guarantee was derived", "bad")]
+
+
+def _attacks(metrics: Mapping[str, Any]) -> list[Row]:
+    return [
+        (
+            f"attack: {clean(attack.get('name', '?'))}",
+            clean("; ".join(leak.line() for leak in leaks(attack)) or "no figures"),
+            "",
+        )
+        for attack in metrics.get("attacks") or ()
+    ] or [("attack", "none was run; nothing was measured about what leaks", "")]
+
+
+def _rejected(metrics: Mapping[str, Any]) -> tuple[str, str]:
+    rejected = [clean(row.get("device", "?")) for row in metrics.get("rejected") or ()]
+    hostile = {clean(device) for device in metrics.get("hostile") or ()}
+    counts = {device: rejected.count(device) for device in sorted(set(rejected))}
+    shown = [
+        f"{device}{' (hostile)' if device in hostile else ''} x {count}" for device, count in list(counts.items())[:5]
+    ]
+    text = ", ".join(shown) or "none"
+    if len(counts) > len(shown):
+        text += f", and {len(counts) - len(shown):,} more devices"
+    missed = sorted(hostile - set(counts))
+    return (text + f"; hostile and never rejected: {', '.join(missed)}", "bad") if missed else (text, "")
+
+
+def summary(metrics: Mapping[str, Any]) -> RenderableType:
+    """Returns the table that ends a run, for a rich console."""
+    table = Table(title=Text(clean(metrics.get("name") or "run")), show_header=False, title_justify="left")
+    table.add_column(no_wrap=False, max_width=40)
+    table.add_column(overflow="fold")
+    for label, text, tone in rows(metrics):
+        table.add_row(Text(label), Text(text, style=_STYLES[tone]))
+    return table
+
+
+def plain_summary(metrics: Mapping[str, Any]) -> str:
+    """Returns the same lines as plain text, ``label: text`` each."""
+    return "\n".join(f"{label}: {text}" for label, text, _ in rows(metrics))
