@@ -1,0 +1,182 @@
+"""Checks across the parts of a plan: combinations that would fail, or break a promise silently."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import get_args
+
+from dp_accounting.dp_event import NonPrivateDpEvent
+
+from privet.accounting import Sensitivity, Unit
+from privet.errors import PartError, PlanError, nearest
+from privet.fleet.profile import find_profile
+from privet.mechanisms.chain import Chain
+from privet.mechanisms.contract import Mechanism
+from privet.models.imported import Imported
+from privet.parts import name_of
+from privet.study.sections import Contents
+
+PARTIES = ("edge-server", "coordinator")
+"""Parties whose view a plan can keep."""
+
+
+def check(plan: Contents) -> None:
+    """Refuses a plan whose parts contradict each other.
+
+    Raises:
+        PlanError: the first contradiction, in the order of :data:`CHECKS`.
+    """
+    for contradictions in CHECKS:
+        for error in contradictions(plan):
+            raise error
+
+
+def _profiles(plan: Contents) -> Iterator[PlanError]:
+    for key in ("profile", "edge_server"):
+        try:
+            find_profile(getattr(plan.fleet, key))
+        except PartError as error:
+            yield PlanError(f"fleet.{key}: {error.wrong}", allowed=error.allowed, do=error.do)
+
+
+def _hostile(plan: Contents) -> Iterator[PlanError]:
+    hostile = sum(group.devices for group in plan.fleet.hostile)
+    if hostile >= plan.fleet.devices:
+        yield PlanError(
+            f"fleet.hostile: {hostile} hostile devices in a fleet of {plan.fleet.devices}",
+            allowed=f"at most {plan.fleet.devices - 1}",
+            do="raise fleet.devices or make fewer of them hostile",
+        )
+
+
+def _enough_updates(plan: Contents) -> Iterator[PlanError]:
+    devices, rule = plan.fleet.devices, plan.aggregation
+    if rule.minimum() > devices:
+        field = "byzantine" if hasattr(rule, "byzantine") else "name"
+        yield PlanError(
+            f"aggregation.{field}: {name_of(rule)} needs at least {rule.minimum()} devices, fleet.devices is {devices}",
+            do="raise fleet.devices, or take another rule",
+        )
+    if plan.engine.minimum_replies > devices:
+        yield PlanError(
+            f"engine.minimum_replies: {plan.engine.minimum_replies} is more than fleet.devices",
+            allowed=f"at most {devices}",
+            do="lower it",
+        )
+
+
+def _cut(plan: Contents) -> Iterator[PlanError]:
+    if not plan.training.cuts:
+        return
+    wanted, points = getattr(plan.training, "cut", None), plan.model.cut_points
+    if wanted is None and not points:
+        other = "set training.cut" if isinstance(plan.model, Imported) else "take another model"
+        yield PlanError(
+            f"model.name: {name_of(plan.model)} names no cut point, {name_of(plan.training)} cuts the model",
+            do=f"{other}, or training.name = 'fedavg'",
+        )
+    elif wanted is not None and points and wanted not in points:
+        yield PlanError(
+            f"training.cut: {name_of(plan.model)} can't be cut at {wanted!r}",
+            allowed=", ".join(points),
+            do=nearest(wanted, points),
+        )
+
+
+def _normalisation(plan: Contents) -> Iterator[PlanError]:
+    for key, mechanism in _mechanisms(plan):
+        name = name_of(mechanism)
+        if "normalisation" not in name:
+            continue
+        if key.startswith("mechanisms.on_server") or not plan.training.cuts:
+            yield PlanError(
+                f"{key}.name: {name} changes a batch of features; "
+                + ("the server has none" if "on_server" in key else f"{name_of(plan.training)} sends updates"),
+                do="take clip instead" + ("" if "on_server" in key else ", or training.name = 'split-federated'"),
+            )
+        batch, most = plan.training.batch_size, getattr(mechanism, "batch_size", math.inf)
+        if getattr(mechanism, "over", "batch") == "batch" and not 2 <= batch <= most:
+            yield PlanError(
+                f"{key}.batch_size: {name} over batches of {batch} rows (training.batch_size)",
+                allowed=f"2 to {most} rows" if batch > 1 else "at least 2 rows",
+                do="leave batch_size out, so that it follows training" if batch > 1 else "raise training.batch_size",
+            )
+
+
+def _noise_after_bound(plan: Contents) -> Iterator[PlanError]:
+    for side, start in (("on_device", _unbounded), ("on_server", _combined)):
+        arriving = [start(plan, unit) for unit in get_args(Unit)]
+        for place, mechanism in enumerate(getattr(plan.mechanisms, side)):
+            if _is_noise(mechanism) and not any(_costs(mechanism, one) for one in arriving):
+                yield PlanError(
+                    f"mechanisms.{side}.{place}.name: nothing before this {name_of(mechanism)} bounds what it "
+                    "covers, so it guarantees nothing",
+                    do="put a bound before it, for example clip or bounded-normalisation",
+                )
+            arriving = [mechanism.bound(one) for one in arriving]
+
+
+def _unbounded(plan: Contents, unit: Unit) -> Sensitivity:
+    return Sensitivity(unit, plan.privacy.relation)
+
+
+def _combined(plan: Contents, unit: Unit) -> Sensitivity:
+    """Returns what arrives at the server's mechanisms; features bounded on the device bound no update."""
+    sensitivity = _unbounded(plan, unit)
+    if plan.training.cuts:
+        return sensitivity
+    return plan.aggregation.bound(Chain(plan.mechanisms.on_device).bound(sensitivity), plan.fleet.devices)
+
+
+def _is_noise(mechanism: Mechanism) -> bool:
+    return _costs(mechanism, Sensitivity("coordinate").bounded(linf=1.0))
+
+
+def _costs(mechanism: Mechanism, sensitivity: Sensitivity) -> bool:
+    return not isinstance(mechanism.event(sensitivity), NonPrivateDpEvent)
+
+
+def _views(plan: Contents) -> Iterator[PlanError]:
+    for place, party in enumerate(plan.views.keep):
+        if party not in PARTIES:
+            yield PlanError(
+                f"views.keep.{place}: no party called {party!r}",
+                allowed=", ".join(PARTIES),
+                do=nearest(party, PARTIES),
+            )
+
+
+def _inversion(plan: Contents) -> Iterator[PlanError]:
+    for place, attack in enumerate(plan.attacks):
+        if name_of(attack) != "feature-inversion":
+            continue
+        if not plan.training.cuts:
+            yield PlanError(
+                f"attacks.{place}.name: feature-inversion needs features, {name_of(plan.training)} sends none",
+                do="set training.name = 'split-federated' or leave the attack out",
+            )
+        elif "edge-server" not in plan.views.keep:
+            yield PlanError(
+                f"attacks.{place}.name: feature-inversion needs what the edge server saw",
+                do="set views.keep = ['edge-server']",
+            )
+
+
+def _mechanisms(plan: Contents) -> Iterator[tuple[str, Mechanism]]:
+    for side in ("on_device", "on_server"):
+        for place, mechanism in enumerate(getattr(plan.mechanisms, side)):
+            yield f"mechanisms.{side}.{place}", mechanism
+
+
+CHECKS: tuple[Callable[[Contents], Iterator[PlanError]], ...] = (
+    _profiles,
+    _hostile,
+    _enough_updates,
+    _cut,
+    _normalisation,
+    _noise_after_bound,
+    _views,
+    _inversion,
+)
+"""Every check, in the order in which contradictions are named."""

@@ -1,0 +1,65 @@
+"""What each party sent, received, computed and drew, from the records of the rounds."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+from privet.study.experiment import Experiment
+from privet.training import Round
+from privet.training.local import COORDINATOR
+from privet.training.protocols.split_federated import EDGE
+
+
+def of_round(experiment: Experiment, done: Round) -> dict[str, Any]:
+    """Returns one round's costs: bytes by party, modelled and measured seconds by device.
+
+    A device's modelled seconds are its computing and its transfers, one after the other; the edge
+    server works through all devices' batches on one profile; the round lasts until both are done.
+    """
+    parties: dict[str, dict[str, float]] = defaultdict(lambda: {"sent": 0, "received": 0})
+    for entry in done.traffic:
+        parties[entry.sender]["sent"] += entry.bytes
+        parties[entry.receiver]["received"] += entry.bytes
+    edge_seconds, by_identity = 0.0, {device.identity: device for device in experiment.devices}
+    for identity in parties.keys() & by_identity.keys():
+        device = by_identity[identity]
+        parties[identity]["compute_seconds"] = experiment.task.compute_seconds(device)
+        parties[identity]["measured_seconds"] = done.device_seconds.get(identity, 0.0)
+        steps = 3 * experiment.head_multiplications * device.examples * experiment.task.protocol.local_epochs
+        edge_seconds += experiment.edge.compute_seconds(steps)
+    if EDGE in parties:
+        parties[EDGE]["compute_seconds"] = edge_seconds
+    lasts = max([edge_seconds, *done.delays.values()])
+    return {"parties": {name: parties[name] for name in sorted(parties)}, "modelled_seconds": lasts}
+
+
+def of_run(experiment: Experiment, rounds: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns the whole run's costs by party, devices first, in joules too."""
+    totals: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    for body in rounds:
+        for party, figures in body["parties"].items():
+            for name, value in figures.items():
+                totals[party][name] += value
+    profiles = {device.identity: device.profile for device in experiment.devices} | {EDGE: experiment.edge}
+    costs = []
+    for party in [*profiles, COORDINATOR]:
+        if party not in totals:
+            continue
+        figures, profile = totals[party], profiles.get(party)
+        compute = figures["compute_seconds"]
+        transfer = profile.transfer_seconds(figures["sent"] + figures["received"]) if profile else 0.0
+        costs.append(
+            {
+                "party": party,
+                "profile": profile.name if profile else None,
+                "sent": int(figures["sent"]),
+                "received": int(figures["received"]),
+                "compute_seconds_modelled": compute,
+                "transfer_seconds_modelled": transfer,
+                "joules": profile.joules(compute, transfer) if profile else None,
+                "seconds_measured": figures["measured_seconds"],
+            }
+        )
+    return costs

@@ -1,0 +1,154 @@
+"""An experiment: the parts of a plan built and joined, ready for an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from privet.engines import InProcess
+from privet.fleet.build import build_fleet
+from privet.fleet.data import Data, checked
+from privet.fleet.device import Device
+from privet.fleet.profile import Profile, find_profile
+from privet.models import Model
+from privet.models.cost import multiplications
+from privet.models.imported import Given
+from privet.randomness import seeded
+from privet.study.plan import Plan
+from privet.tensors import flatten
+from privet.training import Coordinator, LocalStep, Task
+from privet.training.contract import Promise
+from privet.training.descent import batches
+from privet.training.precision import Precision, choose
+
+
+@dataclass(frozen=True, eq=False)
+class Experiment:
+    """A plan whose parts are built and joined.
+
+    Attributes:
+        plan: what to do.
+        data: the rows.
+        devices: the fleet.
+        edge: profile of the edge server.
+        task: what the local step needs.
+        coordinator: the round loop.
+        promise: what guarantees are derived from.
+        head_multiplications: for one record's forward pass at the edge server.
+    """
+
+    plan: Plan
+    data: Data
+    devices: Sequence[Device]
+    edge: Profile
+    task: Task
+    coordinator: Coordinator
+    promise: Promise
+    head_multiplications: int
+
+    @property
+    def honest(self) -> list[Device]:
+        """The devices that do what the plan says."""
+        return [device for device in self.devices if not device.behaviour.hostile]
+
+    @property
+    def test(self) -> tuple[Tensor, Tensor]:
+        """Test inputs and labels."""
+        return torch.from_numpy(self.data.test_inputs), torch.from_numpy(self.data.test_labels)
+
+
+def prepare(
+    plan: Plan,
+    *,
+    data: Data | None = None,
+    partition: list[np.ndarray] | None = None,
+    model: Callable[..., nn.Module] | None = None,
+) -> Experiment:
+    """Builds an experiment; nothing is written.
+
+    Args:
+        plan: what to do.
+        data: rows to use in place of the plan's data set.
+        partition: rows of each device to use in place of the plan's partition.
+        model: a function of ``shape`` and ``classes`` that returns a torch module, in place of the
+            plan's model.
+
+    Raises:
+        InputError: something in the plan, data, partition or model can't be used.
+    """
+    rows = checked(data) if data is not None else plan.dataset.load()
+    devices = build_fleet(
+        data=rows,
+        devices=plan.fleet.devices,
+        profile=find_profile(plan.fleet.profile),
+        partition=partition if partition is not None else plan.partition,
+        availability=plan.availability,
+        hostile=plan.hostile,
+        examples_per_device=plan.fleet.examples_per_device,
+        rng=seeded(plan.seed, "partition"),
+    )
+    task, head = _task(plan, rows, plan.model_part if model is None else Given(model))
+    settings = plan.engine
+    engine = InProcess(settings.workers, plan.seed, single_thread=plan.reproducible)
+    return Experiment(
+        plan=plan,
+        data=rows,
+        devices=devices,
+        edge=find_profile(plan.fleet.edge_server),
+        task=task,
+        coordinator=Coordinator(
+            engine,
+            LocalStep(task),
+            devices,
+            plan.aggregator,
+            plan.on_server,
+            settings.minimum_replies,
+            settings.deadline,
+        ),
+        promise=Promise(
+            on_device=plan.on_device,
+            on_server=plan.on_server,
+            dimension=_dimension(task),
+            delta=plan.privacy.delta,
+            relation=plan.privacy.relation,
+            devices=plan.fleet.devices,
+            combine=plan.aggregator.bound,
+            coupled=plan.protocol.batch_size if task.model.couples_records else 1,
+        ),
+        head_multiplications=head,
+    )
+
+
+def _task(plan: Plan, data: Data, model: Model) -> tuple[Task, int]:
+    inputs, labels = torch.from_numpy(data.train_inputs), torch.from_numpy(data.train_labels)
+    task = Task(
+        model=model,
+        protocol=plan.protocol,
+        on_device=plan.on_device,
+        inputs=inputs,
+        labels=labels,
+        classes=data.classes,
+        precision=Precision(),
+        multiplications=0,
+        seed=plan.seed,
+        reproducible=plan.reproducible,
+    )
+    network = task.network()
+    batch = batches(len(labels), plan.protocol.batch_size)[0]
+    precision = choose(plan.engine.precision, network, inputs[batch], labels[batch], reproducible=plan.reproducible)
+    front, _ = plan.protocol.split(model, network)
+    whole, device = multiplications(network, data.shape), multiplications(front, data.shape)
+    return replace(task, precision=precision, multiplications=device), whole - device
+
+
+def _dimension(task: Task) -> int:
+    network = task.network()
+    if not task.protocol.cuts:
+        return len(flatten(network.state_dict()))
+    front, _ = task.protocol.split(task.model, network)
+    with torch.no_grad():
+        return int(front(task.inputs[:2]).flatten(1).shape[1])

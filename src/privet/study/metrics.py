@@ -1,0 +1,72 @@
+"""The figures of a run, as a function of its records."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from privet.ledger import Log
+from privet.study.baselines import CENTRALISED
+from privet.study.costs import of_run
+from privet.study.experiment import Experiment
+
+_ROUND = (
+    "round",
+    "accuracy",
+    "accuracy_with_noise",
+    "loss",
+    "seconds",
+    "modelled_seconds",
+    "replies",
+    "selected",
+    "missing",
+    "void",
+)
+
+
+def metrics(experiment: Experiment, log: Log) -> dict[str, Any]:
+    """Returns what ``metrics.json`` holds; ``None`` where the plan asked for no such figure."""
+    plan, begun = experiment.plan, log.of("plan")[0]
+    rounds = [record.body for record in log.of("round")]
+    reached = {record.body["name"]: record.body["accuracy"] for record in log.of("baseline")}
+    centralised = reached.pop(CENTRALISED, None)
+    costs = of_run(experiment, rounds)
+    at_devices = [cost["sent"] + cost["received"] for cost in costs if cost["party"].startswith("device-")]
+    last = rounds[-1]
+    return {
+        "name": plan.name,
+        "version": begun.body["version"],
+        "plan_digest": begun.body["plan_digest"],
+        "started": begun.time,
+        "seconds": sum(record.body["seconds"] for record in log.records if "seconds" in record.body),
+        "reproducible": plan.reproducible,
+        "precision": begun.body["precision"],
+        "parameters": begun.body["parameters"],
+        "digest": last["digest"],
+        "accuracy": last["accuracy"],
+        "accuracy_with_noise": last["accuracy_with_noise"],
+        "accuracy_alone": reached,
+        "accuracy_alone_mean": sum(reached.values()) / len(reached) if reached else None,
+        "accuracy_centralised": centralised,
+        "rounds": [{key: body[key] for key in _ROUND} for body in rounds],
+        "rejected": [entry for body in rounds for entry in body["rejected"]],
+        "hostile": [device.identity for device in experiment.devices if device.behaviour.hostile],
+        "guarantees": [entry.to_json() for entry in plan.protocol.guarantees(experiment.promise)],
+        "attacks": [record.body["finding"] for record in log.of("attack")],
+        "costs": costs,
+        "bytes_per_device": sum(at_devices) / len(at_devices) if at_devices else 0.0,
+        "warnings": _warnings(experiment, rounds, begun.body),
+    }
+
+
+def _warnings(experiment: Experiment, rounds: list[dict[str, Any]], begun: dict[str, Any]) -> list[str]:
+    plan = experiment.plan
+    lines = [f"round {body['round']} is void: {body['void']}" for body in rounds if body["void"]]
+    coupled = any(mechanism.couples_records for mechanism in plan.on_device.mechanisms)
+    if coupled or experiment.task.model.couples_records:
+        lines.append(
+            "features are normalised over the batch: a single record can't be classified on its own, and one record"
+            " changes the features of others"
+        )
+    if begun["given"]:
+        lines.append(f"passed in code, so not described by the plan: {', '.join(begun['given'])}")
+    return lines
