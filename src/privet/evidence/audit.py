@@ -6,7 +6,7 @@ SSIM of guessing, for every record, the mean of the attacker's own images with t
 it needs the labels, which travel in the clear, and nothing else that was seen.
 
 References:
-    Clopper, Pearson (Biometrika 1934); DeLong, DeLong, Clarke-Pearson (Biometrics 1988), equations 3 to 6.
+    Clopper, Pearson (Biometrika 1934); DeLong, DeLong, Clarke-Pearson (Biometrics 1988).
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ from scipy.stats import beta, norm, rankdata
 from torch import Tensor
 
 from privet.attacks.contract import Reconstruction, Scores
+from privet.attacks.linear_inverse import class_means
 from privet.engines.view import Query, View
 from privet.errors import InputError
 from privet.evidence.similarity import psnr, ssim
 
 _NO_PROOF = "An attack that fails proves no guarantee: a stronger attacker, or more of the view, may do better."
+_CHUNK = 1024
 _LEVEL = 0.01  # the false-positive rate at which the true-positive rate is read
 
 Interval = tuple[float, float]
@@ -122,9 +124,10 @@ def judge_membership(name: str, view: View, scores: Scores, members: Tensor) -> 
     area, low, high = auc(scores.scores, members)
     inside, outside = _sides(scores.scores, members)
     threshold = outside.sort(descending=True).values[int(_LEVEL * len(outside))]
-    caught = int((inside > threshold).sum())
-    metrics = {"auc": area, "auc_low": low, "auc_high": high}
-    metrics |= _rate("tpr_at_1_percent_fpr", caught, len(inside))
+    caught = inside > threshold
+    ends = _rate_interval(caught)
+    metrics = {"auc": area, "auc_low": low, "auc_high": high, "tpr_at_1_percent_fpr": float(caught.double().mean())}
+    metrics |= {"tpr_at_1_percent_fpr_low": ends[0], "tpr_at_1_percent_fpr_high": ends[1]}
     note = f"{len(inside)} members and {len(outside)} others. {_NO_PROOF}"
     return Finding(name, view.party, metrics, {"auc": 0.5, "tpr_at_1_percent_fpr": _LEVEL}, note)
 
@@ -134,11 +137,11 @@ def judge_reconstruction(
 ) -> Finding:
     """Returns how near reconstructions come to the originals.
 
-    Metrics of images (``view.shape`` of three sides): ``ssim``, ``ssim_95th`` (of the records that
-    leak most), ``psnr``. Of vectors: ``error`` (distance to the original, as a share of the records'
-    typical distance from the mean; columns in units of their spread) and ``correlation`` (mean over
-    columns). Of both: ``reidentified`` (share of guesses whose nearest original is their own),
-    ``label_accuracy`` (share of guesses that ``judge`` gives the original's label).
+    Metrics of images (``view.shape`` has three sides): ``ssim``, ``ssim_95th`` (the records that
+    leak most), ``psnr``. Of vectors, with columns centred and in units of their spread: ``error``
+    (distance to the original over the typical distance of originals from the mean) and
+    ``correlation``. Of both: ``reidentified`` (share of guesses whose nearest original is their
+    own) and ``label_accuracy`` (share of guesses to which ``judge`` gives the original's label).
 
     Args:
         name: the attack's name.
@@ -159,20 +162,78 @@ def judge_reconstruction(
         )
     if not torch.isfinite(guess).all():
         raise InputError("the attack returned values that are not finite", do="correct the attack")
-    measure = _images if len(view.shape) == 3 else _Vectors(view, truth)
-    kept, count = _per_record(guess, truth, labels, judge), len(truth)
+    measure = _measure(view, truth, labels, judge)
+    found = measure(guess)
     metrics: dict[str, float] = {}
-    for key, values in measure(guess, truth).items():
-        metrics |= _mean(key, values)
-    if "ssim" in metrics:
-        metrics["ssim_95th"] = float(measure(guess, truth)["ssim"].quantile(0.95))
-    for key, hits in kept.items():
-        metrics |= _rate(key, int(hits.sum()), count)
-    floor = {"reidentified": 1 / count} | ({"label_accuracy": 1 / view.classes} if judge and view.classes else {})
-    for kind, blind in _blind(view, truth, labels).items():
-        figures = measure(blind, truth) | _per_record(blind, truth, labels, judge)
-        floor |= {f"{key}_{kind}": float(values.double().mean()) for key, values in figures.items()}
-        if "ssim" in figures:
-            floor[f"ssim_95th_{kind}"] = float(figures["ssim"].quantile(0.95))
-    note = f"{count} records, {len(view.knows.get('inputs', ()))} pairs of the attacker's own. {_NO_PROOF}"
+    for key, values in found.items():
+        ends = _rate_interval(values) if values.dtype == torch.bool else mean_interval(values)
+        metrics |= {key: float(values.double().mean()), f"{key}_low": ends[0], f"{key}_high": ends[1]}
+    floor = {"reidentified": 1 / len(truth)}
+    if "label_accuracy" in found and view.classes:
+        floor["label_accuracy"] = 1 / view.classes
+    for kind, blind in _blind_guesses(view, truth, labels).items():
+        scored = measure(blind)
+        floor |= {f"{key}_{kind}": float(values.double().mean()) for key, values in scored.items()}
+        if "ssim" in scored:
+            floor[f"ssim_95th_{kind}"] = float(scored["ssim"].quantile(0.95))
+    if "ssim" in found:
+        metrics["ssim_95th"] = float(found["ssim"].quantile(0.95))
+    note = f"{len(truth)} records; {len(view.knows.get('inputs', ()))} pairs of the attacker's own. {_NO_PROOF}"
     return Finding(name, view.party, metrics, floor, note)
+
+
+def _measure(view: View, truth: Tensor, labels: Tensor, judge: Query | None) -> Callable[[Tensor], dict[str, Tensor]]:
+    """Returns a function from guesses to one value a record by metric; rates are bool."""
+    own = view.knows.get("inputs", truth).flatten(1).double()
+    spread = own.std(0, correction=0)
+    centre, unit = (0.0, 1.0) if len(view.shape) == 3 else (own.mean(0), torch.where(spread > 0, spread, 1.0))
+    originals = (truth.flatten(1).double() - centre) / unit
+
+    @torch.no_grad()
+    def measure(guess: Tensor) -> dict[str, Tensor]:
+        moved = (guess.flatten(1).double() - centre) / unit
+        if len(view.shape) == 3:
+            found = {"ssim": ssim(guess, truth), "psnr": psnr(guess, truth)}
+        else:
+            typical = originals.square().sum(1).mean().sqrt().clamp_min(1e-12)
+            found = {
+                "error": (moved - originals).norm(dim=1) / typical,
+                "correlation": torch.cosine_similarity(moved, originals, eps=1e-3),
+            }
+        nearest = torch.cat([torch.cdist(part, originals).argmin(1) for part in torch.split(moved, _CHUNK)])
+        found["reidentified"] = nearest == torch.arange(len(truth))
+        if judge is not None:
+            answers = torch.cat([judge(part) for part in torch.split(guess.to(truth.dtype), _CHUNK)])
+            found["label_accuracy"] = answers.argmax(1) == labels
+        return found
+
+    return measure
+
+
+def _blind_guesses(view: View, truth: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """Returns, by kind, what an attacker would guess who saw nothing but perhaps the labels."""
+    guesses = {"black": torch.zeros_like(truth)} if len(view.shape) == 3 else {}
+    own = view.knows.get("inputs")
+    if own is not None and len(own):
+        guesses["mean"] = own.mean(0).to(truth.dtype).expand_as(truth)
+        if "labels" in view.seen and "labels" in view.knows:
+            means = class_means(own, view.knows["labels"].long(), max(view.classes, int(labels.max()) + 1))
+            guesses["class_mean"] = means[labels.long()].to(truth.dtype)
+    return guesses
+
+
+def _sides(scores: Tensor, members: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the scores of members and of others."""
+    if scores.shape != members.shape or scores.dim() != 1 or members.dtype != torch.bool:
+        raise InputError(
+            f"{tuple(scores.shape)} scores for {tuple(members.shape)} candidates", allowed="one score a candidate"
+        )
+    if not torch.isfinite(scores).all():
+        raise InputError("the attack returned scores that are not finite", do="correct the attack")
+    if members.all() or not members.any():
+        raise InputError("the candidates are all members or all strangers", do="give some of each")
+    return scores[members].double(), scores[~members].double()
+
+
+def _rate_interval(hits: Tensor) -> Interval:
+    return clopper_pearson(int(hits.sum()), len(hits))

@@ -2,7 +2,7 @@
 
 References:
     Wang, Bovik, Sheikh, Simoncelli, Image Quality Assessment: From Error Visibility to Structural
-    Similarity (IEEE TIP 2004), equation 13 and section III.C.
+    Similarity (IEEE TIP 2004), equation 13.
 """
 
 from __future__ import annotations
