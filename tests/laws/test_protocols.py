@@ -1,4 +1,4 @@
-"""Laws of training protocols: every one learns, repeats, leaves the global model alone, and states what it guarantees."""
+"""Laws of protocols: every one learns, repeats, leaves the global model alone, and states what it guarantees."""
 
 from __future__ import annotations
 
@@ -73,9 +73,8 @@ def test_it_learns(protocol) -> None:
     network = task.network()
     predict = predictor(task, network, Chain(), seeded(0))
     before = accuracy(predict, task.inputs, task.labels)
-    for done in coordinator.rounds(clone(network.state_dict()), 1, 25, seeded(0)):
-        pass
-    network.load_state_dict(done.state)
+    *_, last = coordinator.rounds(clone(network.state_dict()), 1, 25, seeded(0))
+    network.load_state_dict(last.state)
     assert accuracy(predict, task.inputs, task.labels) > max(before, 0.9)
 
 
@@ -112,7 +111,9 @@ def test_behaviours_reach_labels_and_updates(protocol) -> None:
 
 
 def promise_of(on_device=(), on_server=(), coupled=1) -> Promise:
-    return Promise(Chain(on_device), Chain(on_server), 10, 1e-5, "replace-one", 4, Mean(equal_weights=True).bound, coupled)
+    return Promise(
+        Chain(on_device), Chain(on_server), 10, 1e-5, "replace-one", 4, Mean(equal_weights=True).bound, coupled
+    )
 
 
 def test_every_guarantee_has_unit_relation_and_releases(protocol) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from privet.engines import InProcess
+from privet.engines.in_process import threads
 from privet.fleet.build import build_fleet
 from privet.fleet.data import Data, checked
 from privet.fleet.device import Device
@@ -139,7 +140,8 @@ def _task(plan: Plan, data: Data, model: Model) -> tuple[Task, int]:
     )
     network = task.network()
     batch = batches(len(labels), plan.protocol.batch_size)[0]
-    precision = choose(plan.engine.precision, network, inputs[batch], labels[batch], reproducible=plan.reproducible)
+    with threads(1 if plan.engine.workers > 1 or plan.reproducible else None):
+        precision = choose(plan.engine.precision, network, inputs[batch], labels[batch], reproducible=plan.reproducible)
     front, _ = plan.protocol.split(model, network)
     whole, device = multiplications(network, data.shape), multiplications(front, data.shape)
     return replace(task, precision=precision, multiplications=device), whole - device

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from privet.ledger import Log
@@ -37,7 +38,7 @@ def metrics(experiment: Experiment, log: Log) -> dict[str, Any]:
         "version": begun.body["version"],
         "plan_digest": begun.body["plan_digest"],
         "started": begun.time,
-        "seconds": sum(record.body["seconds"] for record in log.records if "seconds" in record.body),
+        "seconds": _seconds(log),
         "reproducible": plan.reproducible,
         "precision": begun.body["precision"],
         "parameters": begun.body["parameters"],
@@ -56,6 +57,17 @@ def metrics(experiment: Experiment, log: Log) -> dict[str, Any]:
         "bytes_per_device": sum(at_devices) / len(at_devices) if at_devices else 0.0,
         "warnings": _warnings(experiment, rounds, begun.body),
     }
+
+
+def _seconds(log: Log) -> float:
+    """Returns how long the run worked; the time between an interruption and its resumption does not count."""
+    total, before = 0.0, None
+    for record in log.records:
+        now = datetime.fromisoformat(record.time)
+        if before is not None and record.kind != "resumed":
+            total += (now - before).total_seconds()
+        before = now
+    return total
 
 
 def _warnings(experiment: Experiment, rounds: list[dict[str, Any]], begun: dict[str, Any]) -> list[str]:

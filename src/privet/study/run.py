@@ -135,6 +135,7 @@ def _resume(experiment: Experiment, folder: Path) -> Session:
     begun = log.of("plan")
     if not begun or begun[0].body["plan_digest"] != experiment.plan.digest:
         raise RunError(f"{folder} is a run of another plan", do="resume it with its own plan.toml")
+    log.append("resumed", {"rounds": len(log.of("round"))})
     return Session(experiment, folder, log)
 
 
