@@ -1,4 +1,4 @@
-"""Writes the reference pages that are read off the code: commands, plan, parts, errors.
+"""Writes the reference pages that are read off the code: commands, plan, parts, mechanisms, errors.
 
 ``python docs/generate.py`` writes them; ``tests/integration/test_reference.py`` fails when they differ from
 what the code says.
@@ -6,15 +6,20 @@ what the code says.
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import inspect
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
+from dp_accounting.dp_event import DpEvent, NonPrivateDpEvent, PoissonSampledDpEvent
 
 from privet import errors, parts
+from privet.accounting import Sensitivity, accountants
 from privet.apps.cli.main import privet as command
 from privet.study.explain import explain
 from privet.study.part_field import part_schema
@@ -119,6 +124,57 @@ def _fields(place: str, name: str, schema: dict[str, Any]) -> list[str]:
     return _table(rows, "part.") if rows else []
 
 
+def mechanism_page() -> str:
+    """Returns the page of what each mechanism bounds and costs, worked out by the mechanism itself."""
+    out = [
+        "# Mechanisms and accountants",
+        "",
+        "What the parts themselves derive for one record that is replaced, one vector of 10 values; every number a",
+        "mechanism asks for is 1, a batch size 4. *Bounds*: the change after it where nothing was bounded before.",
+        "*Event*: what one release costs where that change was at most 1 in l1, l2 and linf before it.",
+        "",
+        "| mechanism | grade | bounds | event | priced by | meaning |",
+        "|---|---|---|---|---|---|",
+    ]
+    record, priced = Sensitivity("record", dimension=10), []
+    for name in parts.names("mechanisms"):
+        cls = parts.find("mechanisms", name)
+        if cls.__module__.startswith("privet."):
+            made = cls(**{one.name: 4 if "int" in str(one.type) else 1.0 for one in _required(cls)})
+            after, event = made.bound(record), made.event(record.bounded(l1=1.0))
+            bounds = ", ".join(f"{norm} {getattr(after, norm):.4g}" for norm in ("l1", "l2", "linf"))
+            bounds = "nothing" if math.isinf(after.linf) else bounds
+            cost, by = ("no formal guarantee", "") if isinstance(event, NonPrivateDpEvent) else (event, _priced(event))
+            comes_and_goes = made.event(dataclasses.replace(record, relation="add-or-remove-one").bounded(l1=1.0))
+            priced += [] if isinstance(comes_and_goes, NonPrivateDpEvent) else [comes_and_goes]
+            out.append(
+                f"| `{name}` | {cls.grade} | {bounds} | {_cell(str(cost))} | {by} | {_cell(parts.meaning(cls))} |"
+            )
+    out += ["", "## Accountants", "", "Of those that know an event, the smallest epsilon counts.", ""]
+    out += ["| accountant | meaning |", "|---|---|"]
+    out += [f"| `{name}` | {meaning} |" for name, meaning in accountants.MEANINGS.items()]
+    out += ["", "## Sampling", "", "Epsilon of 100 releases at delta 1e-5, of everybody and of a Poisson sample of"]
+    out += ["1 %, both under add-or-remove-one: who is replaced gains nothing from being sampled here.", ""]
+    out += ["| event | of everybody | of a sample |", "|---|---|---|"]
+    for event in priced:
+        figures = [accountants.epsilon(one, 1e-5, count=100) for one in (event, PoissonSampledDpEvent(0.01, event))]
+        out.append(f"| `{event}` | " + " | ".join(f"{figure:.3g} ({name})" for figure, name in figures) + " |")
+    return "\n".join(out)
+
+
+def _required(cls: type[Any]) -> list[dataclasses.Field[Any]]:
+    return [one for one in dataclasses.fields(cls) if one.default is dataclasses.MISSING]
+
+
+def _priced(event: DpEvent) -> str:
+    known = []
+    for name in accountants.MEANINGS:
+        with contextlib.suppress(errors.InputError):
+            if math.isfinite(accountants.Accountant(name).compose(event).epsilon(1e-5)):
+                known.append(name)
+    return ", ".join(known)
+
+
 def error_tree() -> str:
     """Returns the page of errors: the tree, and what each one means."""
     out = [
@@ -139,7 +195,13 @@ def error_tree() -> str:
 
 def pages() -> dict[Path, str]:
     """Returns every generated page by its path."""
-    made = {"cli.md": cli(), "plan.md": plan(), "parts.md": part_pages(), "errors.md": error_tree()}
+    made = {
+        "cli.md": cli(),
+        "plan.md": plan(),
+        "parts.md": part_pages(),
+        "mechanisms.md": mechanism_page(),
+        "errors.md": error_tree(),
+    }
     return {FOLDER / name: text.rstrip() + "\n" for name, text in made.items()}
 
 

@@ -9,6 +9,7 @@ Floating-point noise leaves the gaps between floats that Mironov (CCS 2012) desc
 from __future__ import annotations
 
 import hashlib
+import hmac
 import os
 from abc import ABC, abstractmethod
 
@@ -25,9 +26,11 @@ class Source(ABC):
 
     Attributes:
         reproducible: whether the same seed gives the same stream again.
+        repeats: whether the same path gives the same child again.
     """
 
     reproducible: bool
+    repeats: bool = True
 
     @abstractmethod
     def child(self, *path: str | int) -> Source:
@@ -101,13 +104,15 @@ class _Seeded(Source):
 
 class _System(Source):
     reproducible = False
+    repeats = False
+    _process: int | None
 
     def __init__(self) -> None:
         self._encryptor = Cipher(algorithms.AES(os.urandom(32)), modes.CTR(os.urandom(16))).encryptor()
         self._process = os.getpid()
 
     def _bytes(self, count: int) -> bytearray:
-        if self._process != os.getpid():  # a forked worker must not repeat its parent's stream
+        if self._process not in (None, os.getpid()):  # a forked worker must not repeat its parent's stream
             self.__init__()  # type: ignore[misc]
         out = bytearray(count + 16)  # the cipher wants room for one block more
         done = 0
@@ -148,6 +153,27 @@ class _System(Source):
         return torch.Generator().manual_seed(int.from_bytes(os.urandom(8), "big") >> 1)
 
 
+class _Keyed(_System):
+    repeats = True
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+        self._encryptor = Cipher(algorithms.AES(self._derived("stream")), modes.CTR(bytes(16))).encryptor()
+        self._process = None  # a forked worker repeats it on purpose
+
+    def _derived(self, label: str) -> bytes:
+        return hmac.digest(self._key, label.encode(), "sha256")
+
+    def child(self, *path: str | int) -> Source:
+        return _Keyed(self._derived(f"child:{path!r}"))
+
+    def numpy(self) -> np.random.Generator:
+        return np.random.default_rng(int.from_bytes(self._derived("numpy"), "big"))
+
+    def generator(self) -> torch.Generator:
+        return torch.Generator().manual_seed(int.from_bytes(self._derived("torch")[:8], "big") >> 1)
+
+
 def seeded(seed: int, *path: str | int) -> Source:
     """Returns the reproducible stream of a seed; ``path`` names an independent sub-stream."""
     return _Seeded(hashlib.sha256(f"privet:{seed}".encode()).digest()).child(*path)
@@ -156,3 +182,17 @@ def seeded(seed: int, *path: str | int) -> Source:
 def system() -> Source:
     """Returns a fresh stream keyed by the operating system; for noise that carries a guarantee."""
     return _System()
+
+
+def keyed(secret: bytes, *path: str | int) -> Source:
+    """Returns the stream of a secret: as unpredictable as the secret, and the same whenever it is asked for.
+
+    For noise that must be drawn again exactly, by the same party: over rounds that share it, or after an
+    interruption. Keys are derived by HMAC-SHA256, numbers drawn from AES-256 in counter mode. Using one
+    path for two different values gives both away.
+
+    Args:
+        secret: 32 bytes from the operating system, known to nobody else.
+        path: names an independent sub-stream.
+    """
+    return _Keyed(secret).child(*path)

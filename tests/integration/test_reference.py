@@ -19,7 +19,7 @@ def test_reference_pages_say_what_the_code_says_and_describe_all_of_it():
     generate = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(generate)
     pages = generate.pages()
-    assert {path.name for path in pages} == {"cli.md", "plan.md", "parts.md", "errors.md"}
+    assert {path.name for path in pages} == {"cli.md", "plan.md", "parts.md", "mechanisms.md", "errors.md"}
     behind = [path.name for path, text in pages.items() if path.read_text(encoding="utf-8") != text]
     assert not behind, "run: .venv/bin/python docs/generate.py"
     rows = [(path.name, line) for path, text in pages.items() for line in text.splitlines() if line.startswith("| `")]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+
 import pytest
 import torch
 
 from privet import parts
 from privet.errors import PartError
 from privet.models.cost import multiplications, parameters
+from privet.models.hog_linear import Hog, HogLinear
 from privet.models.imported import Given, as_stages
 from privet.models.smart_home_cnn import SmartHomeCnn
 
@@ -27,14 +31,23 @@ def test_output_has_one_logit_a_class(model) -> None:
 
 def test_every_cut_computes_the_same(model) -> None:
     network, inputs = model.build(SHAPE, 10), torch.rand(4, *SHAPE)
-    assert model.cut_points
+    if not model.cut_points:
+        pytest.skip("it names no cut points")
     for at in (None, *model.cut_points):
         front, head = model.cut(network, at)
         assert torch.equal(head(front(inputs)), network(inputs))
         names = {*front.state_dict(), *head.state_dict()}
         assert names == set(network.state_dict())
-        assert parameters(front) > 0
+        assert parameters(front) + parameters(head) == parameters(network)
         assert parameters(head) > 0
+
+
+def test_one_records_output_depends_on_no_other(model) -> None:
+    network, inputs = model.build(SHAPE, 10).eval(), torch.rand(4, *SHAPE)
+    together, alone = network(inputs), torch.cat([network(one[None]) for one in inputs])
+    if model.couples_records:
+        pytest.skip("it normalises over the batch, and says so")
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
 
 
 def test_unknown_cut_is_refused(model) -> None:
@@ -50,13 +63,15 @@ def test_same_seed_builds_the_same_values(model) -> None:
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
-@pytest.mark.parametrize("name", ["lenet", "smart-home-cnn"])
+@pytest.mark.parametrize("name", ["lenet", "smart-home-cnn", "hog-linear"])
 def test_images_too_small_are_refused(name: str) -> None:
     with pytest.raises(PartError, match="can't take inputs of shape"):
         parts.build("models", {"name": name}).build((1, 3, 3), 10)
 
 
-@pytest.mark.parametrize(("name", "count"), [("lenet", 61_706), ("smart-home-cnn", 149_642), ("mlp", 101_770)])
+@pytest.mark.parametrize(
+    ("name", "count"), [("lenet", 61_706), ("smart-home-cnn", 149_642), ("mlp", 101_770), ("hog-linear", 3_930)]
+)
 def test_parameter_counts(name: str, count: int) -> None:
     assert parameters(parts.build("models", {"name": name}).build(SHAPE, 10)) == count
 
@@ -82,6 +97,32 @@ def test_normalisation_between_the_convolutions(reading: str) -> None:
     else:
         assert between.abs().max() <= 63**0.5
         assert between.min() < 0
+
+
+def slow_histograms(image: torch.Tensor, directions: int) -> torch.Tensor:
+    """Each pixel's votes written out, cell by cell, direction by direction."""
+    side = image.shape[-1]
+    at = lambda y, x: float(image[0, min(max(y, 0), side - 1), min(max(x, 0), side - 1)])  # noqa: E731
+    cells = torch.zeros(directions, side // 4, side // 4)
+    for y, x in itertools.product(range(side), range(side)):
+        right, down = at(y, x + 1) - at(y, x - 1), at(y + 1, x) - at(y - 1, x)
+        turn = math.atan2(down, right) % (2 * math.pi) * directions / (2 * math.pi)
+        for b, row, column in itertools.product(range(directions), range(side // 4), range(side // 4)):
+            apart = min(abs(turn - b), directions - abs(turn - b))
+            tents = [max(0.0, 1 - abs(p + 0.5 - (c + 0.5) * 4) / 4) for p, c in ((y, row), (x, column))]
+            cells[b, row, column] += math.sqrt(math.hypot(right, down)) * max(0.0, 1 - apart) * tents[0] * tents[1]
+    energy = torch.nn.functional.avg_pool2d(cells.square().sum(0)[None, None], 3, 1, 1)[0]
+    scaled = cells / (energy + 0.1).sqrt()
+    return torch.nn.functional.normalize((scaled - scaled.mean(0)).flatten(), dim=0)
+
+
+def test_histograms_are_the_slow_ones_and_never_leave_the_unit_sphere() -> None:
+    images = torch.rand(3, 1, 12, 12, generator=torch.Generator().manual_seed(0))
+    made = Hog(8)(images)
+    torch.testing.assert_close(made, torch.stack([slow_histograms(one, 8) for one in images]), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(made.norm(dim=1), torch.ones(3))
+    assert not Hog(8)(torch.full((1, 1, 12, 12), 0.3)).any()
+    assert not HogLinear().build(SHAPE, 10)[0].state_dict()
 
 
 def test_a_given_function_is_cut_after_any_stage() -> None:

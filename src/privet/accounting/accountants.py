@@ -14,26 +14,30 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Any, Literal, Self
 
 import numpy as np
 from dp_accounting import dp_event as events
 from dp_accounting.dp_event import DpEvent
 from dp_accounting.pld import privacy_loss_distribution as pld
-from dp_accounting.privacy_accountant import UnsupportedEventError
-from dp_accounting.rdp import RdpAccountant
 
 from privet.accounting.guarantee import Guarantee
+from privet.accounting.renyi import ORDERS, divergences, leaves_of
 from privet.accounting.sensitivity import Sensitivity
 from privet.errors import InputError
 
 Name = Literal["pld", "rdp", "pure"]
 
-ORDERS = np.concatenate(
-    (1 + np.logspace(-5, -1, 41), np.arange(12, 110) / 10, np.arange(11, 64), 2.0 ** np.arange(6, 15))
-)
-"""Renyi orders. The best order for k releases is near 1 + sqrt(2 log(1 / delta) / k) / loss."""
+MEANINGS: dict[Name, str] = {
+    "pure": "Adds up pure losses; the only one that needs no delta.",
+    "pld": "Convolves privacy loss distributions; the tightest, for up to some dozens of kinds of event.",
+    "rdp": "Adds up Renyi divergences; prices ten thousand distinct events at once.",
+}
+"""Every accountant; of those that know an event the smallest figure counts."""
+
+_DISTINCT = 24
+"""Distinct events that loss distributions are made of; more are rounded up to at most so many a kind."""
 
 _POINTS = 2**19
 """Points of a composed loss distribution: more is tighter, and takes longer (below a second at this)."""
@@ -86,12 +90,27 @@ def epsilon(event: DpEvent, delta: float, *, count: int = 1) -> tuple[float, str
         InputError: delta is not in [0, 1), or no accountant knows the event.
     """
     composed = [events.SelfComposedDpEvent(event, count)]
-    names: tuple[Name, ...] = ("pure", "pld", "rdp")
-    known = [(figure, name) for name in names if (figure := _epsilon(name, composed, delta)) is not None]
+    known = [(figure, name) for name in MEANINGS if (figure := _epsilon(name, composed, delta)) is not None]
     if not known:
         raise InputError(f"no accountant can price the event {event}")
     best, name = min(known, key=lambda pair: pair[0])
     return best, name if math.isfinite(best) else "none"
+
+
+def cost(event: DpEvent, count: int = 1) -> tuple[float, np.ndarray]:
+    """Returns the pure loss and the Renyi divergences, at ``ORDERS``, of ``count`` releases; infinite if unbounded.
+
+    Raises:
+        InputError: neither accountant knows the event.
+    """
+    leaves = _grouped(leaves_of([events.SelfComposedDpEvent(event, count)]))
+    if any(_unprotected(leaf) for leaf, _ in leaves):
+        return math.inf, np.full(len(ORDERS), math.inf)
+    pure, divergence = _pure(leaves), divergences(leaves)
+    if pure is None and divergence is None:
+        raise InputError(f"no accountant can price the event {event}")
+    unknown = np.full(len(ORDERS), math.inf)
+    return math.inf if pure is None else pure, unknown if divergence is None else divergence
 
 
 def guarantee(claim: str, event: DpEvent, sensitivity: Sensitivity, delta: float, releases: int) -> Guarantee:
@@ -107,7 +126,7 @@ def guarantee(claim: str, event: DpEvent, sensitivity: Sensitivity, delta: float
     Raises:
         InputError: as :func:`epsilon`, or a sampled event claims replace-one.
     """
-    sampled = any(isinstance(leaf, events.PoissonSampledDpEvent) for leaf, _ in _leaves([event]))
+    sampled = any(isinstance(leaf, events.PoissonSampledDpEvent) for leaf, _ in leaves_of([event]))
     if sampled and sensitivity.relation == "replace-one":
         raise InputError("amplification by Poisson sampling is derived for add-or-remove-one, not for replace-one")
     figure, name = epsilon(event, delta, count=releases)
@@ -118,7 +137,7 @@ def _epsilon(name: Name, composed: list[DpEvent], delta: float) -> float | None:
     """Returns one accountant's figure, or None where it does not know an event."""
     if not 0 <= delta < 1:
         raise InputError(f"delta is {delta}", allowed="0 <= delta < 1")
-    leaves = list(_leaves(composed))
+    leaves = _grouped(leaves_of(composed))
     if any(_unprotected(leaf) for leaf, _ in leaves):
         return math.inf
     if not leaves:
@@ -130,27 +149,26 @@ def _epsilon(name: Name, composed: list[DpEvent], delta: float) -> float | None:
     return _rdp(leaves, delta) if name == "rdp" else _pld(leaves, delta)
 
 
-def _leaves(composed: list[DpEvent], count: int = 1) -> Iterator[tuple[DpEvent, int]]:
-    """Yields every event that is no composition, with how often it happened."""
-    for event in composed:
-        match event:
-            case events.ComposedDpEvent(events=parts):
-                yield from _leaves(parts, count)
-            case events.SelfComposedDpEvent(event=one, count=times):
-                if times < 0 or times != int(times):
-                    raise InputError(f"an event can't happen {times} times", allowed="0, 1, 2, ...")
-                yield from _leaves([one], count * int(times))
-            case events.NoOpDpEvent() | events.PoissonSampledDpEvent(sampling_probability=0):
-                pass
-            case _ if count:
-                yield event, count
+def _grouped(leaves: Iterable[tuple[DpEvent, int]]) -> list[tuple[DpEvent, int]]:
+    """Returns each distinct event once, with how often it happened; releases are independent, so order is free."""
+    counts: dict[DpEvent, int] = {}
+    single: list[tuple[DpEvent, int]] = []
+    for leaf, count in leaves:
+        try:
+            counts[leaf] = counts.get(leaf, 0) + count
+        except TypeError:  # an event that holds a list has no hash
+            single.append((leaf, count))
+    return [*counts.items(), *single]
 
 
 def _unprotected(leaf: DpEvent) -> bool:
     """Whether an event is known to bound nothing: no mechanism, or one without noise."""
     if isinstance(leaf, events.PoissonSampledDpEvent):
         leaf = leaf.event
-    return isinstance(leaf, events.NonPrivateDpEvent) or getattr(leaf, "noise_multiplier", 1) == 0
+    if isinstance(leaf, events.RandomizedResponseDpEvent) and leaf.num_buckets == 1:
+        return False
+    zero = any(getattr(leaf, field, 1) == 0 for field in ("noise_multiplier", "noise_parameter"))
+    return isinstance(leaf, events.NonPrivateDpEvent) or zero
 
 
 def _pure(leaves: list[tuple[DpEvent, int]]) -> float | None:
@@ -167,6 +185,12 @@ def _loss(leaf: DpEvent) -> float | None:
             return 1 / float(noise)
         case events.GaussianDpEvent():
             return math.inf
+        case events.DiscreteLaplaceDpEvent(noise_parameter=each, sensitivity=shift):
+            return float(each * shift)
+        case events.RandomizedResponseDpEvent(noise_parameter=part, num_buckets=buckets):
+            return float(np.log1p(buckets * (1 - part) / part)) if buckets > 1 else 0.0
+        case events.ComposedDpEvent() | events.SelfComposedDpEvent():  # inside a sample
+            return _pure(list(leaves_of([leaf])))
         case events.PoissonSampledDpEvent(sampling_probability=rate, event=one):
             loss = _loss(one)
             if loss is None or math.isinf(loss):
@@ -176,19 +200,8 @@ def _loss(leaf: DpEvent) -> float | None:
     return None
 
 
-def _renyi(leaves: list[tuple[DpEvent, int]]) -> np.ndarray | None:
-    """Returns the Renyi divergence of each of ``ORDERS``, or None where a leaf is unknown."""
-    accountant = RdpAccountant(orders=ORDERS)
-    try:
-        for leaf, count in leaves:
-            accountant.compose(leaf, count)
-    except UnsupportedEventError:
-        return None
-    return np.asarray(accountant._rdp)  # its own conversion refuses orders below 1.01
-
-
 def _rdp(leaves: list[tuple[DpEvent, int]], delta: float) -> float | None:
-    divergence = _renyi(leaves)
+    divergence = divergences(leaves)
     if divergence is None:
         return None
     figures = divergence + np.log1p(-1 / ORDERS) - np.log(delta * ORDERS) / (ORDERS - 1)
@@ -200,6 +213,9 @@ def _pld(leaves: list[tuple[DpEvent, int]], delta: float) -> float | None:
     # Every transform rounds by about 1e-16: below this, delta would be noise.
     if delta < 1e-14 * releases:
         return math.inf
+    leaves = _merged(leaves)
+    if len(leaves) > 2 * _DISTINCT:  # left to the others, which price any number at once
+        return math.inf
     interval = _interval(leaves, releases)
     total: Any = pld.identity(interval)
     for leaf, count in leaves:
@@ -210,6 +226,43 @@ def _pld(leaves: list[tuple[DpEvent, int]], delta: float) -> float | None:
     return max(0.0, float(total.get_epsilon_for_delta(delta)))
 
 
+def _merged(leaves: list[tuple[DpEvent, int]]) -> list[tuple[DpEvent, int]]:
+    """Returns fewer events that cost as much, or a little more.
+
+    Gaussian releases are together one Gaussian release, exactly. Of other noise of more than
+    ``_DISTINCT`` multipliers, each is rounded down to a geometric grid: less noise costs more, for
+    Laplace and Gaussian noise of the larger scale are noise of the smaller one with more added.
+    """
+    precision, out = 0.0, []
+    kinds: dict[tuple[type, float], list[tuple[float, int]]] = {}
+    for leaf, count in leaves:
+        rate = leaf.sampling_probability if isinstance(leaf, events.PoissonSampledDpEvent) else 1.0
+        one = leaf.event if isinstance(leaf, events.PoissonSampledDpEvent) else leaf
+        if isinstance(one, events.GaussianDpEvent) and rate == 1:
+            precision += count / float(one.noise_multiplier) ** 2
+        elif isinstance(one, events.GaussianDpEvent | events.LaplaceDpEvent):
+            kinds.setdefault((type(one), rate), []).append((float(one.noise_multiplier), count))
+        else:
+            out.append((leaf, count))
+    for (kind, rate), rows in kinds.items():
+        for noise, count in _coarser(rows):
+            out.append((kind(noise) if rate == 1 else events.PoissonSampledDpEvent(rate, kind(noise)), count))
+    return [*out, (events.GaussianDpEvent(precision**-0.5), 1)] if precision else out
+
+
+def _coarser(rows: list[tuple[float, int]]) -> list[tuple[float, int]]:
+    """Returns (noise, count) with each noise rounded down to at most ``_DISTINCT`` values."""
+    if len(rows) <= _DISTINCT:
+        return rows
+    least, most = min(rows)[0], max(rows)[0]
+    step = math.log(most / least) / _DISTINCT
+    counts = [0] * _DISTINCT
+    for noise, count in rows:
+        counts[min(int(math.log(noise / least) / step), _DISTINCT - 1)] += count
+    # A hair lower, so that the grid's own rounding can't lift a noise above the truth.
+    return [(least * math.exp(place * step) * (1 - 1e-12), count) for place, count in enumerate(counts) if count]
+
+
 def _interval(leaves: list[tuple[DpEvent, int]], releases: int) -> float:
     """Returns the discretisation: as fine as the composition's spread allows with ``_POINTS`` points.
 
@@ -217,8 +270,8 @@ def _interval(leaves: list[tuple[DpEvent, int]], releases: int) -> float:
     deviations on either side hold all but 1e-16 of it.
     """
     widest = max(_reach(leaf) for leaf, _ in leaves)
-    divergence = _renyi(leaves)
-    if divergence is not None:
+    divergence = divergences(leaves)
+    if divergence is not None and math.isfinite(divergence[0]):
         variance = 2 * float(divergence[0])
     else:
         variance = math.fsum(count * _reach(leaf) ** 2 for leaf, count in leaves)
@@ -247,6 +300,10 @@ def _distribution(leaf: DpEvent, interval: float) -> Any:
             return pld.from_laplace_mechanism(noise, **fields)
         case events.GaussianDpEvent(noise_multiplier=noise):
             return pld.from_gaussian_mechanism(noise, **fields)
+        case events.DiscreteLaplaceDpEvent(noise_parameter=each, sensitivity=shift):
+            return pld.from_discrete_laplace_mechanism(each, shift, **fields)
+        case events.RandomizedResponseDpEvent(noise_parameter=part, num_buckets=buckets) if rate == 1:
+            return pld.from_randomized_response(part, buckets, value_discretization_interval=interval)
     return None
 
 

@@ -46,6 +46,15 @@ class Aggregator(Part):
     first); weights (n,) are positive and come from what the coordinator knows. Arithmetic is float64.
     """
 
+    @property
+    def absent_is_zero(self) -> bool:
+        """Whether a device that does not answer counts exactly as one whose update is 0.
+
+        Only then does the number of replies tell nothing about who is there: no reply at all is a round
+        like any other, and sampling devices by chance amplifies privacy.
+        """
+        return False
+
     @abstractmethod
     def combine(self, updates: Tensor, weights: Tensor) -> Combined:
         """Returns the combined update, with who took part.

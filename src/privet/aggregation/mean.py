@@ -7,9 +7,10 @@ AISTATS 2017, algorithm 1. Assumes that every device is honest. Cost: one pass.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from privet.accounting.sensitivity import Sensitivity
@@ -34,10 +35,12 @@ class RunningMean(Running):
 
     Args:
         equal_weights: count every update the same.
+        expected: divide by this number in place of the sum of the weights.
     """
 
-    def __init__(self, equal_weights: bool) -> None:
-        self._equal, self._total, self._weight, self._count = equal_weights, torch.zeros(0), 0.0, 0
+    def __init__(self, equal_weights: bool, expected: float | None = None) -> None:
+        self._equal, self._expected = equal_weights, expected
+        self._total, self._weight, self._count = torch.zeros(0), 0.0, 0
 
     def add(self, update: Tensor, weight: float) -> None:
         """Adds the update, times its weight, to a float64 sum."""
@@ -48,8 +51,8 @@ class RunningMean(Running):
         self._weight, self._count = self._weight + weight, self._count + 1
 
     def combined(self) -> Combined:
-        """Returns the sum over the sum of the weights."""
-        return Combined(self._total / self._weight, torch.ones(self._count, dtype=torch.bool))
+        """Returns the sum over the sum of the weights, or over the expected number of updates."""
+        return Combined(self._total / (self._expected or self._weight), torch.ones(self._count, dtype=torch.bool))
 
 
 @part
@@ -59,14 +62,26 @@ class Mean(Aggregator):
     Attributes:
         equal_weights: count every update the same, whatever its weight. Only then does the sensitivity
             shrink with the number of devices: a device's share is 1 / n and not what it has data for.
+        expected: divide the plain sum of the updates by this fixed number, for example the sampling rate
+            times the fleet, however many answered; each update then counts the same. A device that is
+            absent counts as an update of 0, so one that comes or goes moves nobody else's share.
 
     References:
-        McMahan et al., AISTATS 2017, algorithm 1.
+        McMahan et al., AISTATS 2017, algorithm 1; McMahan et al., Learning Differentially Private
+        Recurrent Language Models, ICLR 2018, section 2.2 (the fixed denominator).
     """
 
     grade: ClassVar[Grade] = "derived"
 
     equal_weights: bool = False
+    expected: Annotated[float, Field(gt=0)] | None = None
+
+    @property
+    def absent_is_zero(self) -> bool:
+        return self.expected is not None
+
+    def minimum(self) -> int:
+        return 0 if self.absent_is_zero else 1
 
     def combine(self, updates: Tensor, weights: Tensor) -> Combined:
         self.check(updates, weights)
@@ -76,7 +91,7 @@ class Mean(Aggregator):
         return running.combined()
 
     def running(self) -> RunningMean:
-        return RunningMean(self.equal_weights)
+        return RunningMean(self.equal_weights or self.absent_is_zero, self.expected)
 
     def bound(self, sensitivity: Sensitivity, n: int) -> Sensitivity:
         """Returns the sensitivity of the mean of n updates, of which the unit moves one.
@@ -86,14 +101,18 @@ class Mean(Aggregator):
         costs twice its bound; this assumes that all updates passed the same bound. A record that is
         added or removed changes the weights by an unknown amount, unless they are equal.
 
+        With ``expected`` the sum is divided by a number that no device moves: the unit's change over it,
+        and no factor 2, whatever n.
+
         Args:
             sensitivity: of one device's update.
-            n: how many updates are averaged; the larger of the two numbers when one is added or removed.
+            n: how many updates are averaged at least; the larger of the two numbers when one is added or removed.
         """
         added = sensitivity.relation == "add-or-remove-one"
-        if added and sensitivity.unit == "record" and not self.equal_weights:
+        if added and sensitivity.unit == "record" and not (self.equal_weights or self.absent_is_zero):
             return super().bound(sensitivity, n)
         factor = (2 if added and sensitivity.unit == "device" else 1) / (n if self.equal_weights else 1)
+        factor = factor if self.expected is None else 1 / self.expected
         spread = sensitivity.spread or sensitivity.unit != "coordinate"
         return replace(sensitivity, vectors=1, spread=spread).bounded(
             l1=factor * sensitivity.l1, l2=factor * sensitivity.l2, linf=factor * sensitivity.linf

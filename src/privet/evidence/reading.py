@@ -20,11 +20,11 @@ SERVERS = ("edge-server", "coordinator")
 """Parties of the cost list that are not devices."""
 
 _SHAPES: dict[str, type] = {
-    **dict.fromkeys(("rounds", "rejected", "guarantees", "attacks", "costs", "hostile", "warnings"), list),
+    **dict.fromkeys(("rounds", "rejected", "guarantees", "claims", "attacks", "costs", "hostile", "warnings"), list),
     "accuracy_alone": dict,
 }
 _LOWER_IS_CLOSER = ("mse", "rmse", "mae", "error")
-_TABLES = ("rounds", "rejected", "guarantees", "attacks", "costs")
+_TABLES = ("rounds", "rejected", "guarantees", "claims", "attacks", "costs")
 
 
 def load_metrics(folder: Path) -> Metrics:

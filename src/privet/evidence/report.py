@@ -64,6 +64,7 @@ def render(folder: Path) -> str:
         "did": panels.sentence(metrics),
         "tiles": panels.tiles(metrics),
         "guarantees": [(row, wording.meaning(row)) for row in _sparse(metrics.get("guarantees"))],
+        "claims": [(row, wording.check(row)) for row in _sparse(metrics.get("claims"))],
         "attacks": [(row, leaks(row)) for row in _sparse(metrics.get("attacks"))],
         "strips": pictures.strips(Path(folder) / "pictures"),
         "accuracy_charts": panels.accuracy_charts(metrics),

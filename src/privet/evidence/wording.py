@@ -178,3 +178,19 @@ def statement(guarantee: Mapping[str, Any]) -> str:
         clean(guarantee.get("accountant", "?")),
     ]
     return ", ".join(parts)
+
+
+def check(row: Mapping[str, Any]) -> Meaning:
+    """Returns what the check of a claim (an entry of ``claims`` in ``metrics.json``) came to."""
+    claimed, found, reach = (finite(row.get(key)) for key in ("claimed_epsilon", "lower_bound", "reach"))
+    if claimed is None or found is None:
+        return Meaning("no claim", "bad", "There is nothing to refute, and nothing is protected.")
+    if not row.get("trials"):
+        return Meaning("not tested", "fair", "No test here fits this claim.")
+    sure = f"{number(100 * (finite(row.get('confidence')) or 0.0))} % confidence"
+    if row.get("refuted"):
+        return Meaning("refuted", "bad", f"Epsilon is at least {number(found)}, with {sure}: the claim is false.")
+    sentence = f"Epsilon is at least {number(found)}, with {sure}, which does not contradict the claim."
+    if reach is not None and reach <= claimed:
+        sentence += f" So few trials can't show more than {number(reach)}: no outcome could have refuted this claim."
+    return Meaning("not refuted", "", sentence)

@@ -8,7 +8,7 @@ from dp_accounting.dp_event import DpEvent, NonPrivateDpEvent
 from torch import Tensor
 
 from privet.accounting.sensitivity import Sensitivity
-from privet.mechanisms.contract import Mechanism
+from privet.mechanisms.contract import Mechanism, Stream
 from privet.randomness import Source
 
 
@@ -46,6 +46,23 @@ class Chain(Mechanism):
             event = mechanism.event(sensitivity)
             if not isinstance(event, NonPrivateDpEvent):
                 return event
+            sensitivity = mechanism.bound(sensitivity)
+        return NonPrivateDpEvent()
+
+    def stream(self, run: Source) -> Stream:
+        streams = [mechanism.stream(run.child(place)) for place, mechanism in enumerate(self.mechanisms)]
+
+        def apply(value: Tensor, round: int) -> Tensor:
+            for each in streams:
+                value = each(value, round)
+            return value
+
+        return apply
+
+    def run_event(self, sensitivity: Sensitivity, rounds: int, separation: int) -> DpEvent:
+        for mechanism in self.mechanisms:
+            if not isinstance(mechanism.event(sensitivity), NonPrivateDpEvent):
+                return mechanism.run_event(sensitivity, rounds, separation)
             sensitivity = mechanism.bound(sensitivity)
         return NonPrivateDpEvent()
 

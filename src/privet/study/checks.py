@@ -129,6 +129,40 @@ def _combined(plan: Contents, unit: Unit) -> Sensitivity:
     return plan.aggregation.bound(Chain(plan.mechanisms.on_device).bound(sensitivity), plan.fleet.devices)
 
 
+def _who_is_there(plan: Contents) -> Iterator[PlanError]:
+    """Refuses server noise for devices that come and go where the number of replies tells who is there."""
+    noised = any(map(_is_noise, plan.mechanisms.on_server)) and plan.privacy.relation == "add-or-remove-one"
+    if noised and not plan.aggregation.absent_is_zero:
+        yield PlanError(
+            f"aggregation.name: {name_of(plan.aggregation)} lets the number of replies tell whether a device was "
+            "added or removed",
+            allowed="name = 'mean' with expected = the devices expected in a round",
+            do="set it, or privacy.relation = 'replace-one'",
+        )
+    elif plan.aggregation.absent_is_zero and plan.engine.minimum_replies > 1:
+        yield PlanError(
+            "engine.minimum_replies: a void round would tell how many devices were there, which "
+            "aggregation.expected hides",
+            allowed="1",
+            do="leave one of the two out",
+        )
+
+
+def _cohort(plan: Contents) -> Iterator[PlanError]:
+    if plan.engine.separation > plan.training.rounds:
+        yield PlanError(
+            f"engine.separation: with {plan.training.rounds} rounds some devices would never have their turn",
+            allowed=f"at most {plan.training.rounds}, training.rounds",
+            do="lower it or raise training.rounds",
+        )
+    if plan.engine.separation > 1 and plan.engine.device_sampling_rate < 1:
+        yield PlanError(
+            "engine.separation: devices that take turns are not sampled by chance",
+            allowed="one of engine.separation and engine.device_sampling_rate",
+            do="leave one of the two out",
+        )
+
+
 def _is_noise(mechanism: Mechanism) -> bool:
     return _costs(mechanism, Sensitivity("coordinate").bounded(linf=1.0))
 
@@ -176,6 +210,8 @@ CHECKS: tuple[Callable[[Contents], Iterator[PlanError]], ...] = (
     _cut,
     _normalisation,
     _noise_after_bound,
+    _who_is_there,
+    _cohort,
     _views,
     _inversion,
 )

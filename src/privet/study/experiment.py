@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from privet.engines import InProcess
 from privet.engines.in_process import threads
+from privet.errors import RefusedError
 from privet.fleet.build import build_fleet
 from privet.fleet.data import Data, checked
 from privet.fleet.device import Device
@@ -22,6 +23,7 @@ from privet.randomness import seeded
 from privet.study.plan import Plan
 from privet.tensors import flatten
 from privet.training import Coordinator, LocalStep, Task
+from privet.training.cohort import Cohort
 from privet.training.contract import Promise
 from privet.training.descent import batches
 from privet.training.precision import Precision, choose
@@ -68,6 +70,7 @@ def prepare(
     data: Data | None = None,
     partition: list[np.ndarray] | None = None,
     model: Callable[..., nn.Module] | None = None,
+    secret: bytes | None = None,
 ) -> Experiment:
     """Builds an experiment; nothing is written.
 
@@ -77,9 +80,11 @@ def prepare(
         partition: rows of each device to use in place of the plan's partition.
         model: a function of ``shape`` and ``classes`` that returns a torch module, in place of the
             plan's model.
+        secret: of the run that is resumed; a fresh one if None.
 
     Raises:
         InputError: something in the plan, data, partition or model can't be used.
+        RefusedError: what the plan guarantees exceeds its budget.
     """
     rows = checked(data) if data is not None else plan.dataset.load()
     devices = build_fleet(
@@ -93,9 +98,11 @@ def prepare(
         rng=seeded(plan.seed, "partition"),
     )
     task, head = _task(plan, rows, plan.model_part if model is None else Given(model))
+    task = task if secret is None else replace(task, secret=secret)
     settings = plan.engine
+    cohort = Cohort(settings.device_sampling_rate, settings.separation)
     engine = InProcess(settings.workers, plan.seed, single_thread=plan.reproducible)
-    return Experiment(
+    experiment = Experiment(
         plan=plan,
         data=rows,
         devices=devices,
@@ -109,6 +116,7 @@ def prepare(
             plan.on_server,
             settings.minimum_replies,
             settings.deadline,
+            cohort,
         ),
         promise=Promise(
             on_device=plan.on_device,
@@ -116,12 +124,38 @@ def prepare(
             dimension=_dimension(task),
             delta=plan.privacy.delta,
             relation=plan.privacy.relation,
-            devices=plan.fleet.devices,
+            devices=max(settings.minimum_replies, plan.aggregator.minimum()),
             combine=plan.aggregator.bound,
             coupled=plan.protocol.batch_size if task.model.couples_records else 1,
+            cohort=cohort,
+            absent_is_zero=plan.aggregator.absent_is_zero,
+            examples=tuple(device.examples for device in devices),
         ),
         head_multiplications=head,
     )
+    _within_budget(plan, experiment.promise)
+    return experiment
+
+
+def _within_budget(plan: Plan, promise: Promise) -> None:
+    """Refuses a run whose formal guarantees of the budget's unit exceed it, or that has none of that unit."""
+    budget, unit = plan.privacy.budget_epsilon, plan.privacy.budget_unit
+    if budget is None:
+        return
+    formal = [one for one in plan.protocol.guarantees(promise) if one.unit == unit and one.formal]
+    for one in formal:
+        if one.epsilon > budget:
+            raise RefusedError(
+                f"epsilon {one.epsilon:.4g} per {unit} for {one.claim}",
+                allowed=f"at most {budget:g}, privacy.budget_epsilon",
+                do="add noise, train for fewer rounds, or raise the budget",
+            )
+    if not formal:
+        raise RefusedError(
+            f"nothing in the plan guarantees any epsilon per {unit}",
+            allowed=f"at most {budget:g}, privacy.budget_epsilon",
+            do="add mechanisms that bound and noise, or name another privacy.budget_unit",
+        )
 
 
 def _task(plan: Plan, data: Data, model: Model) -> tuple[Task, int]:

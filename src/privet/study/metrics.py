@@ -52,6 +52,7 @@ def metrics(experiment: Experiment, log: Log) -> dict[str, Any]:
         "rejected": [entry for body in rounds for entry in body["rejected"]],
         "hostile": [device.identity for device in experiment.devices if device.behaviour.hostile],
         "guarantees": [entry.to_json() for entry in plan.protocol.guarantees(experiment.promise)],
+        "claims": audited[-1].body["claims"] if (audited := log.of("claim")) else None,
         "attacks": [record.body["finding"] for record in log.of("attack")],
         "costs": costs,
         "bytes_per_device": sum(at_devices) / len(at_devices) if at_devices else 0.0,
@@ -64,7 +65,7 @@ def _seconds(log: Log) -> float:
     total, before = 0.0, None
     for record in log.records:
         now = datetime.fromisoformat(record.time)
-        if before is not None and record.kind != "resumed":
+        if before is not None and record.kind not in ("resumed", "claim"):
             total += (now - before).total_seconds()
         before = now
     return total

@@ -26,6 +26,7 @@ from privet.study.experiment import Experiment, prepare
 from privet.study.leakage import leak, seen_rows
 from privet.study.metrics import metrics
 from privet.study.plan import Plan
+from privet.study.secret import forget_secret, keep_secret, read_secret
 from privet.tensors import State, clone, digest, load, save
 from privet.training import Round
 from privet.training.evaluate import accuracy, predictor
@@ -93,7 +94,8 @@ def run(
         RunError: the folder exists already, or the run to resume is damaged or of another plan.
         RefusedError: no round had enough sound replies.
     """
-    experiment = prepare(plan, data=data, partition=partition, model=model)
+    secret = read_secret(Path(resume)) if resume else None
+    experiment = prepare(plan, data=data, partition=partition, model=model, secret=secret)
     given = [name for name, value in (("data", data), ("partition", partition), ("model", model)) if value is not None]
     session = _resume(experiment, Path(resume)) if resume else _begin(experiment, out, given)
     session.progress = progress or (lambda event, **figures: None)
@@ -163,7 +165,7 @@ class Session:
         self._attack(state, clean)
         save(state, self.folder / "model.safetensors")
         figures = {"run": str(self.folder)} | metrics(self.experiment, self.log)
-        _write_json(self.folder / "metrics.json", figures)
+        write_json(self.folder / "metrics.json", figures)
         write_report(self.folder)
         self.progress("report", path=self.folder / "report.html")
         return Run(self.folder, figures)
@@ -174,10 +176,13 @@ class Session:
         keep = None
         if EDGE in experiment.plan.views.keep:
             keep = keep_rows(EDGE, experiment.plan.views.records, len(experiment.devices), experiment.task.protocol)
-        noise = experiment.task.noise("coordinator")
-        for finished in experiment.coordinator.rounds(state, done + 1, last, noise, keep):
+        noise, sampling = experiment.task.once("coordinator"), experiment.task.once("cohort")
+        if done < last and not experiment.plan.reproducible:
+            keep_secret(self.folder, experiment.task.secret, begun=done > 0)
+        for finished in experiment.coordinator.rounds(state, done + 1, last, noise, keep, sampling):
             state = finished.state
             self._record_round(finished)
+        forget_secret(self.folder)
         if all(record.body["void"] for record in self.log.of("round")):
             raise RefusedError(
                 f"no round had enough sound replies: {self.log.of('round')[-1].body['void']}",
@@ -206,6 +211,7 @@ class Session:
         body = figures | {
             "round": done.number,
             "digest": digest(done.state),
+            "asked": done.asked,
             "loss": done.loss,
             "replies": done.replies,
             "selected": done.selected,
@@ -284,7 +290,8 @@ class Session:
 _SHOWN = ("round", "accuracy", "accuracy_with_noise", "loss", "seconds", "replies", "selected", "void")
 
 
-def _write_json(path: Path, value: dict[str, Any]) -> None:
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Writes a JSON object; a crash leaves the old file or the new one, never half of one."""
     fresh = path.with_name(path.name + ".new")
     fresh.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     os.replace(fresh, path)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from privet import parts
-from privet.accounting import Relation
+from privet.accounting import Relation, Unit
 from privet.aggregation.contract import Aggregator
 from privet.attacks.contract import Attack
 from privet.fleet.availability.contract import Availability
@@ -106,6 +106,12 @@ class Engine(Section):
     deadline: Annotated[float, Field(gt=0)] | None = Field(
         default=None, description="Modelled seconds after which a round takes no more replies; none if left out."
     )
+    device_sampling_rate: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=1.0, description="Probability with which each device is asked in a round, by a secret coin of its own."
+    )
+    separation: Count = Field(
+        default=1, description="Devices take turns: a device is asked again after this many rounds."
+    )
 
 
 class Privacy(Section):
@@ -113,6 +119,11 @@ class Privacy(Section):
 
     delta: Annotated[float, Field(gt=0, lt=1)] = Field(default=1e-5, description="The delta at which epsilon is given.")
     relation: Relation = Field(default="replace-one", description="Which two data sets are neighbours.")
+    budget_epsilon: Annotated[float, Field(gt=0)] | None = Field(
+        default=None,
+        description="Refuse the run if a derived guarantee of budget_unit exceeds this epsilon, or there is none.",
+    )
+    budget_unit: Unit = Field(default="record", description="Whose budget it is.")
 
 
 class Views(Section):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar, Self
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from privet.mechanisms.chain import Chain
 from privet.models import Model
 from privet.parts import Part, part
 from privet.randomness import Source
+from privet.training.cohort import Cohort
 from privet.training.descent import Descent
 from privet.training.precision import Precision
 
@@ -29,6 +30,7 @@ class Bench:
         front, head: the two sides of the cut; the head is empty when the protocol doesn't cut.
         descent: the optimiser over both.
         precision: how it computes.
+        kept: by device, what a protocol makes once of the device's rows and needs in every round.
     """
 
     network: nn.Sequential
@@ -36,6 +38,7 @@ class Bench:
     head: nn.Sequential
     descent: Descent
     precision: Precision
+    kept: dict[str, tuple[float, Tensor]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -47,10 +50,13 @@ class Promise:
         dimension: values in one vector that leaves a device.
         delta: of the plan.
         relation: of the plan.
-        devices: updates combined in a round.
+        devices: updates combined in a round at least; fewer make it void.
         combine: what combining them makes of a sensitivity.
         coupled: how many records' features one record moves inside the model; 1 unless it normalises
             over the batch.
+        cohort: who is asked in a round.
+        absent_is_zero: whether combining counts a device that is absent as an update of 0.
+        examples: rows of each device, empty if not known.
     """
 
     on_device: Chain
@@ -61,6 +67,9 @@ class Promise:
     devices: int
     combine: Callable[[Sensitivity, int], Sensitivity]
     coupled: int = 1
+    cohort: Cohort = field(default_factory=Cohort)
+    absent_is_zero: bool = False
+    examples: tuple[int, ...] = ()
 
 
 @part
@@ -78,6 +87,9 @@ class Protocol(Part):
     cuts: ClassVar[bool] = False
     """Whether the model is cut in two, with a head at an edge server."""
 
+    once: ClassVar[bool] = False
+    """Whether devices release their features once, before the rounds, to an edge server that trains from then on."""
+
     rounds: Annotated[int, Field(ge=1)] = 5
     local_epochs: Annotated[int, Field(ge=1)] = 1
     batch_size: Annotated[int, Field(ge=1)] = 64
@@ -87,6 +99,10 @@ class Protocol(Part):
     def split(self, model: Model, network: nn.Sequential) -> tuple[nn.Sequential, nn.Sequential]:
         """Returns the front on the device and the head at the edge; by default all is on the device."""
         return network, nn.Sequential()
+
+    def quiet(self) -> Self:
+        """Returns the same protocol without noise of its own: how whoever trains for himself trains."""
+        return self
 
     @abstractmethod
     def train(

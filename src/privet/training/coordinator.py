@@ -15,9 +15,11 @@ from privet.engines.channel import Keep
 from privet.engines.guard import objection
 from privet.fleet.device import Device
 from privet.mechanisms.chain import Chain
+from privet.mechanisms.contract import Stream
 from privet.parts import name_of
-from privet.randomness import Source
+from privet.randomness import Source, system
 from privet.tensors import State, digest, flatten, unflatten
+from privet.training.cohort import Cohort
 
 HIGH_SCORE = 3.0
 """A rejected update counts as evaluated low when its score exceeds this multiple of the median score."""
@@ -30,6 +32,7 @@ class Round:
     Attributes:
         number: from 1.
         state: the global model after it.
+        asked: devices that were asked.
         loss: mean loss that the accepted devices report.
         replies: sound replies.
         selected: replies that the aggregator used.
@@ -45,6 +48,7 @@ class Round:
 
     number: int
     state: State
+    asked: int = 0
     loss: float = 0.0
     replies: int = 0
     selected: int = 0
@@ -70,6 +74,7 @@ class Coordinator:
         on_server: what the combined update passes.
         minimum_replies: sound replies below which a round is void.
         deadline: seconds (modelled) after which a reply is left out; None waits for all.
+        cohort: which devices are asked in a round.
     """
 
     engine: Engine
@@ -79,8 +84,17 @@ class Coordinator:
     on_server: Chain
     minimum_replies: int = 1
     deadline: float | None = None
+    cohort: Cohort = field(default_factory=Cohort)
 
-    def rounds(self, state: State, first: int, last: int, noise: Source, keep: Keep | None = None) -> Iterator[Round]:
+    def rounds(
+        self,
+        state: State,
+        first: int,
+        last: int,
+        noise: Source,
+        keep: Keep | None = None,
+        sampling: Source | None = None,
+    ) -> Iterator[Round]:
         """Yields each round as it ends.
 
         Args:
@@ -88,17 +102,21 @@ class Coordinator:
             first, last: numbers of the rounds to run.
             noise: of the mechanisms on the server.
             keep: what a View keeps of the last round.
+            sampling: secret, of the cohorts; the operating system when None. Not a stream of ``noise``, so that
+                neither betrays the other.
         """
+        sampling, server = sampling or system(), self.on_server.stream(noise)
         for number in range(first, last + 1):
-            done = self._round(number, state, noise, keep if number == last else None)
+            asked = self.cohort.draw(self.devices, number, sampling.child(number))
+            done = self._round(number, state, asked, server, keep if number == last else None)
             state = done.state
             yield done
 
-    def _round(self, number: int, state: State, noise: Source, keep: Keep | None) -> Round:
-        done, started = Round(number, state), time.perf_counter()
+    def _round(self, number: int, state: State, asked: Sequence[Device], server: Stream, keep: Keep | None) -> Round:
+        done, started = Round(number, state, len(asked)), time.perf_counter()
         base = flatten(state)
         senders, rows, running = [], [], self.aggregator.running()
-        for device, reply in self._sound(number, state, base, keep, done):
+        for device, reply in self._sound(number, state, asked, base, keep, done):
             senders.append(device)
             done.loss += float(reply.fields.get("loss", 0.0))
             update = reply.tensors["update"]
@@ -107,16 +125,18 @@ class Coordinator:
             else:
                 running.add(update, float(device.examples))
         done.replies = len(senders)
-        needed = max(self.minimum_replies, self.aggregator.minimum())
+        # Where an absent device counts as zero, a void round would tell that too few were there.
+        needed = 0 if self.aggregator.absent_is_zero else max(self.minimum_replies, self.aggregator.minimum())
         if len(senders) < needed:
             done.void = f"{len(senders)} sound replies, {name_of(self.aggregator)} in this plan needs {needed}"
         else:
-            done.loss /= len(senders)
+            done.loss /= max(1, len(senders))
             combined = running.combined() if running else self._combine(senders, rows)
+            update = combined.update.float() if senders else torch.zeros_like(base)
             done.selected = int(combined.selected.sum())
             for position in (~combined.selected).nonzero().flatten().tolist():
                 done.rejected.append((senders[position].identity, self._why(combined, position)))
-            done.state = unflatten(base + self.on_server(combined.update.float(), noise), state)
+            done.state = unflatten(base + server(update, number), state)
         done.seconds = time.perf_counter() - started
         return done
 
@@ -125,14 +145,14 @@ class Coordinator:
         return self.aggregator.combine(torch.stack(rows), weights)
 
     def _sound(
-        self, number: int, state: State, base: Tensor, keep: Keep | None, done: Round
+        self, number: int, state: State, asked: Sequence[Device], base: Tensor, keep: Keep | None, done: Round
     ) -> Iterator[tuple[Device, Reply]]:
         """Yields sound replies in the order of the devices; a reply that arrives early waits for its turn."""
-        message, waiting = Message(number, state, digest(state)), {device.identity: device for device in self.devices}
+        message, waiting = Message(number, state, digest(state)), {device.identity: device for device in asked}
         early: dict[str, Reply | None] = {}
-        turn = iter(self.devices)
+        turn = iter(asked)
         expected = next(turn, None)
-        for reply in self.engine.ask(self.devices, self.work, message, keep):
+        for reply in self.engine.ask(asked, self.work, message, keep):
             if waiting.pop(reply.device, None) is None:
                 done.rejected.append((reply.device, "unknown or duplicate: this device was not asked, or has answered"))
                 continue
@@ -144,7 +164,7 @@ class Coordinator:
                 expected = next(turn, None)
         for identity in waiting:
             done.missing.append((identity, "no answer"))
-        for device in self.devices:
+        for device in asked:
             ready = early.get(device.identity)
             if ready is not None:
                 yield device, ready

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +14,12 @@ from privet.engines import Channel, Keep, Message, Reply
 from privet.fleet.device import Device
 from privet.mechanisms.chain import Chain
 from privet.models import Model
-from privet.randomness import Source, seeded, system
-from privet.tensors import flatten
+from privet.randomness import Source, keyed, seeded, system
+from privet.tensors import clone, flatten
 from privet.training.contract import Bench, Protocol
 from privet.training.descent import Descent
 from privet.training.precision import Precision
+from privet.training.protocols.split_federated import EDGE
 
 COORDINATOR = "coordinator"
 
@@ -34,6 +36,7 @@ class Task:
         multiplications: that the device does for one record's forward pass.
         seed: of shuffles, and of noise when ``reproducible``.
         reproducible: whether noise comes from the seed instead of the operating system.
+        secret: of the run, for noise that must be drawn again exactly; see :meth:`once`.
     """
 
     model: Model
@@ -46,6 +49,7 @@ class Task:
     multiplications: int
     seed: int
     reproducible: bool
+    secret: bytes = field(default_factory=lambda: os.urandom(32), repr=False)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -70,13 +74,18 @@ class Task:
         """Returns the source of noise: the operating system, or the seed in a reproducible run."""
         return seeded(self.seed, "noise", *path) if self.reproducible else system()
 
+    def once(self, *path: str | int) -> Source:
+        """Returns a source of noise that is the same whenever this run asks for it: that of one release."""
+        return seeded(self.seed, "noise", "once", *path) if self.reproducible else keyed(self.secret, *path)
+
     def quiet(self) -> Task:
         """Returns the same task with the noise left out: what a device trains for itself."""
-        return replace(self, on_device=self.on_device.without_noise())
+        return replace(self, on_device=self.on_device.without_noise(), protocol=self.protocol.quiet())
 
     def compute_seconds(self, device: Device) -> float:
-        """Returns the seconds (modelled) that a round's training takes a device: three forward passes a record."""
-        steps = 3 * self.multiplications * device.examples * self.protocol.local_epochs
+        """Returns the seconds (modelled) that a round takes a device: three forward passes a record and epoch."""
+        passes = 1 if self.protocol.once else 3 * self.protocol.local_epochs
+        steps = passes * self.multiplications * device.examples
         return device.profile.compute_seconds(steps)
 
 
@@ -86,6 +95,7 @@ class LocalStep:
     def __init__(self, task: Task) -> None:
         self.task = task
         self._bench = task.bench()
+        self._front = clone(self._bench.front.state_dict()) if task.protocol.once else {}
 
     def __call__(self, device: Device, message: Message, channel: Channel) -> Reply:
         """Trains on the device's rows and returns the difference to the global model as one vector."""
@@ -95,8 +105,9 @@ class LocalStep:
         if channel.keep is not None:
             channel.keep = replace(channel.keep, rows=min(channel.keep.rows, len(rows)))
         labels = device.behaviour.labels(task.labels[rows], task.classes, own.child("behaviour"))
-        channel.send(COORDINATOR, device.identity, "global model", message.tensors)
-        noise = task.noise(device.identity, message.round)
+        learner = EDGE if task.protocol.once else device.identity
+        channel.send(COORDINATOR, learner, "global model", message.tensors)
+        noise = task.once(device.identity) if task.protocol.once else task.noise(device.identity, message.round)
         before = self.load(message.tensors)
         loss = task.protocol.train(
             self._bench, task.inputs[rows], labels, task.on_device, own.child("shuffle"), noise, channel
@@ -111,18 +122,20 @@ class LocalStep:
             reply.missing = "silent"
         else:
             reply.tensors = {"update": sent}
-            channel.send(device.identity, COORDINATOR, "update", reply.tensors)
-        crossed = sum(entry.bytes for entry in channel.traffic.values())
+            channel.send(learner, COORDINATOR, "update", reply.tensors)
+        crossed = sum(entry.bytes for ends, entry in channel.traffic.items() if device.identity in ends)
         reply.delay = task.compute_seconds(device) + device.profile.transfer_seconds(crossed)
         return reply
 
     def load(self, state: Mapping[str, Tensor]) -> Tensor:
         """Puts a state into the network and returns it as one vector."""
         self._bench.network.load_state_dict(state)
+        if self._front:  # noise drawn once covers features of one front only, whatever model comes in
+            self._bench.front.load_state_dict(self._front)
         self._bench.descent.reset()
         return flatten(state)
 
 
 def keep_rows(party: str, records: int, devices: int, protocol: Protocol) -> Keep:
     """Returns what each device keeps so that a View holds about so many records."""
-    return Keep(party, max(1, -(-records // devices)), protocol.local_epochs)
+    return Keep(party, max(1, -(-records // devices)), 1 if protocol.once else protocol.local_epochs)

@@ -73,9 +73,11 @@ class LazyGroup(click.Group):
         "demo": ("privet.apps.cli.run:demo", "Run the smart-home plan that comes with Privet."),
         "plan": ("privet.apps.cli.plan:plan", "Check a plan, explain its keys, print its JSON Schema."),
         "report": ("privet.apps.cli.report:report", "Write the report of a finished run again."),
+        "audit": ("privet.apps.cli.audit:audit", "Try to refute what a finished run claims."),
         "compare": ("privet.apps.cli.report:compare", "Put runs side by side."),
         "parts": ("privet.apps.cli.parts:parts", "List the parts a plan can name, with meaning and grade."),
         "data": ("privet.apps.cli.data:data", "List, bring and check data sets."),
+        "privacy": ("privet.apps.cli.privacy:privacy", "Noise for an epsilon, and epsilon for a noise."),
         "doctor": ("privet.apps.cli.doctor:doctor", "Check this machine: Python, torch, disk, memory."),
     },
 )
