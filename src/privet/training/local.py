@@ -86,6 +86,7 @@ class LocalStep:
     def __init__(self, task: Task) -> None:
         self.task = task
         self._bench = task.bench()
+        self._live = self._bench.network.state_dict()  # shares memory with the network, so it is never built again
 
     def __call__(self, device: Device, message: Message, channel: Channel) -> Reply:
         """Trains on the device's rows and returns the difference to the global model as one vector."""
@@ -101,7 +102,7 @@ class LocalStep:
         loss = task.protocol.train(
             self._bench, task.inputs[rows], labels, task.on_device, own.child("shuffle"), noise, channel
         )
-        update = flatten(self._bench.network.state_dict()) - before
+        update = flatten(self._live) - before
         if not task.protocol.cuts:
             update = task.on_device(update, noise)
         sent = device.behaviour.update(update, own.child("update"))
@@ -118,7 +119,8 @@ class LocalStep:
 
     def load(self, state: Mapping[str, Tensor]) -> Tensor:
         """Puts a state into the network and returns it as one vector."""
-        self._bench.network.load_state_dict(state)
+        for name, value in self._live.items():
+            value.copy_(state[name])
         self._bench.descent.reset()
         return flatten(state)
 
