@@ -5,7 +5,7 @@
     python examples/paper_002/figures.py draw      the pictures and verdicts from what is there
 
 Every point is a run of ``plan.toml`` with a few keys changed; a point that is there already is not
-run again. The smaller schedule is 4 devices x 6,000 images and 3 local epochs in place of 10 and 40.
+run again. The smaller schedule is 4 devices x 6,000 images and 2 local epochs in place of 10 and 40.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ HERE = Path(__file__).parent
 FIGURES = HERE.parents[1] / "docs" / "figures"
 POINTS = FIGURES / "paper_002_points.json"
 COMMAND = "python examples/paper_002/figures.py"
-SMALLER = ["fleet.devices=4", "fleet.examples_per_device=6000", "training.local_epochs=3"]
+SMALLER = ["fleet.devices=4", "fleet.examples_per_device=6000", "training.local_epochs=2"]
 BATCH_NORMALISATION = ["mechanisms.on_device.0.name=batch-normalisation", "model.normalisation=standardise"]
 # What one value would need for a record to have epsilon 8: in one release, and in the document's 80.
 FOR_A_RECORD = (0.025, 0.0028)

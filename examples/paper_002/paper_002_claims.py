@@ -13,9 +13,9 @@ from typing import Any
 
 BOUNDED, BATCH = "bounded", "batch normalisation"
 EPSILONS = (1, 2, 5, 10)
-BATCHES = (32, 64, 128, 256)
-LOCAL_EPOCHS = (1, 2, 4, 8)
-LOCAL = 3
+BATCHES = (32, 64, 128)
+LOCAL_EPOCHS = (1, 2, 4)
+LOCAL = 2
 MARGIN = 0.01
 CLEAR_MARGIN = 0.05
 GOAL = 0.9
