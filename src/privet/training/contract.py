@@ -19,6 +19,9 @@ from privet.randomness import Source
 from privet.training.descent import Descent
 from privet.training.precision import Precision
 
+MOST = 1_000_000
+"""More rounds, epochs or rows in a batch are a slip of the finger."""
+
 
 @dataclass(frozen=True)
 class Bench:
@@ -78,10 +81,10 @@ class Protocol(Part):
     cuts: ClassVar[bool] = False
     """Whether the model is cut in two, with a head at an edge server."""
 
-    rounds: Annotated[int, Field(ge=1)] = 5
-    local_epochs: Annotated[int, Field(ge=1)] = 1
-    batch_size: Annotated[int, Field(ge=1)] = 64
-    learning_rate: Annotated[float, Field(gt=0)] = 0.01
+    rounds: Annotated[int, Field(ge=1, le=MOST)] = 5
+    local_epochs: Annotated[int, Field(ge=1, le=MOST)] = 1
+    batch_size: Annotated[int, Field(ge=1, le=MOST)] = 64
+    learning_rate: Annotated[float, Field(gt=0, le=1e6)] = 0.01
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
 
     def split(self, model: Model, network: nn.Sequential) -> tuple[nn.Sequential, nn.Sequential]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -37,7 +38,8 @@ class Round:
         missing: device and reason, for devices that did not answer.
         void: why the global model stayed as it was; "" when it moved.
         traffic: what crossed.
-        seen: what a View keeps, by device.
+        seen: what a View of another party keeps, by device.
+        updates: sound updates that the coordinator's own View keeps, by device.
         delays: seconds (modelled) until each reply arrived, by device.
         seconds: measured, for the whole round.
         device_seconds: CPU seconds measured, by device.
@@ -53,6 +55,7 @@ class Round:
     void: str = ""
     traffic: list[Traffic] = field(default_factory=list)
     seen: dict[str, State] = field(default_factory=dict)
+    updates: State = field(default_factory=dict)
     delays: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     device_seconds: dict[str, float] = field(default_factory=dict)
@@ -80,28 +83,35 @@ class Coordinator:
     minimum_replies: int = 1
     deadline: float | None = None
 
-    def rounds(self, state: State, first: int, last: int, noise: Source, keep: Keep | None = None) -> Iterator[Round]:
+    def rounds(
+        self, state: State, first: int, last: int, noise: Source, keep: Keep | None = None, updates: int = 0
+    ) -> Iterator[Round]:
         """Yields each round as it ends.
 
         Args:
             state: the global model before round ``first``.
             first, last: numbers of the rounds to run.
-            noise: of the mechanisms on the server.
-            keep: what a View keeps of the last round.
+            noise: of the mechanisms on the server; each round takes a stream of its own.
+            keep: what a View of another party keeps of the last round.
+            updates: how many updates of the last round the coordinator's own View keeps.
         """
         for number in range(first, last + 1):
-            done = self._round(number, state, noise, keep if number == last else None)
+            final = number == last
+            done = self._round(number, state, noise.child(number), keep if final else None, updates if final else 0)
             state = done.state
             yield done
 
-    def _round(self, number: int, state: State, noise: Source, keep: Keep | None) -> Round:
+    def _round(self, number: int, state: State, noise: Source, keep: Keep | None, updates: int) -> Round:
         done, started = Round(number, state), time.perf_counter()
         base = flatten(state)
         senders, rows, running = [], [], self.aggregator.running()
         for device, reply in self._sound(number, state, base, keep, done):
             senders.append(device)
-            done.loss += float(reply.fields.get("loss", 0.0))
+            loss = float(reply.fields.get("loss", 0.0))
+            done.loss += loss if math.isfinite(loss) else 0.0  # a figure for display: it must not stop the round
             update = reply.tensors["update"]
+            if len(done.updates) < updates:
+                done.updates[device.identity] = update
             if running is None:
                 rows.append(update)
             else:
