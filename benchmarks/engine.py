@@ -20,7 +20,7 @@ from privet.fleet.profile import find_profile
 from privet.mechanisms.chain import Chain
 from privet.models.lenet import Lenet
 from privet.randomness import seeded
-from privet.tensors import clone
+from privet.tensors import State, clone
 from privet.training import Coordinator, LocalStep, Task
 from privet.training.precision import Precision
 from privet.training.protocols.fedavg import Fedavg
@@ -50,30 +50,43 @@ def bare(task: Task, shards: list[np.ndarray]) -> None:
             total[name] += value * (len(shard) / rows)
 
 
-def main() -> None:
-    """Prints one line of JSON for each size of fleet."""
-    torch.set_num_threads(1)
+def fleet_of(devices: int, examples: int) -> tuple[Coordinator, State, Task]:
+    """Returns a round loop over so many devices with so many rows of random pixels each."""
     generator = np.random.default_rng(0)
     inputs = generator.random((6000, 1, 28, 28), dtype=np.float32)
     labels = generator.integers(0, 10, 6000)
-    data = Data(inputs, labels, inputs[:10], labels[:10], 10, "random pixels")
+    task = Task(
+        model=Lenet(),
+        protocol=Fedavg(rounds=1),
+        on_device=Chain(),
+        inputs=torch.from_numpy(inputs),
+        labels=torch.from_numpy(labels),
+        classes=10,
+        precision=Precision(),
+        multiplications=1,
+        seed=1,
+        reproducible=True,
+    )
+    fleet = build_fleet(
+        data=Data(inputs, labels, inputs[:10], labels[:10], 10, "random pixels"),
+        devices=devices,
+        profile=find_profile("phone"),
+        partition=Iid(),
+        availability=Always(),
+        hostile=[],
+        examples_per_device=examples,
+        rng=seeded(1),
+    )
+    coordinator = Coordinator(InProcess(), LocalStep(task), fleet, Mean(), Chain())
+    return coordinator, clone(task.network().state_dict()), task
+
+
+def main() -> None:
+    """Prints one line of JSON for each size of fleet."""
+    torch.set_num_threads(1)
     for devices, examples in SIZES:
-        protocol = Fedavg(rounds=1, local_epochs=1, batch_size=64, learning_rate=0.01, momentum=0.9)
-        task = Task(
-            Lenet(), protocol, Chain(), torch.from_numpy(inputs), torch.from_numpy(labels), 10, Precision(), 1, 1, True
-        )
-        fleet = build_fleet(
-            data=data,
-            devices=devices,
-            profile=find_profile("phone"),
-            partition=Iid(),
-            availability=Always(),
-            hostile=[],
-            examples_per_device=examples,
-            rng=seeded(1),
-        )
-        coordinator = Coordinator(InProcess(), LocalStep(task), fleet, Mean(), Chain())
-        state, shards = clone(task.network().state_dict()), [device.shard for device in fleet]
+        coordinator, state, task = fleet_of(devices, examples)
+        shards = [device.shard for device in coordinator.devices]
         ratios = []
         for _ in range(PAIRS + 1):
             start = time.process_time()

@@ -21,4 +21,12 @@ def __getattr__(name: str) -> Any:
         from importlib import import_module
 
         return getattr(import_module(_LAZY[name]), name)
+    if not name.startswith("_"):
+        from importlib import import_module
+
+        try:
+            return import_module(f"privet.{name}")
+        except ModuleNotFoundError as error:
+            if error.name != f"privet.{name}":
+                raise
     raise AttributeError(f"module 'privet' has no attribute {name!r}")

@@ -27,12 +27,13 @@ def flatten(state: Mapping[str, Tensor]) -> Tensor:
 
 
 def unflatten(vector: Tensor, like: Mapping[str, Tensor]) -> State:
-    """Returns the state whose :func:`flatten` is ``vector``, with the shapes and dtypes of ``like``."""
+    """Returns the state whose :func:`flatten` is ``vector``, with the shapes and dtypes of ``like``; integers round."""
     out: State = {}
     at = 0
     for name in sorted(like):
         count = like[name].numel()
-        out[name] = vector[at : at + count].reshape(like[name].shape).to(like[name].dtype)
+        part = vector[at : at + count].reshape(like[name].shape)
+        out[name] = (part if like[name].is_floating_point() else part.round()).to(like[name].dtype)
         at += count
     return out
 

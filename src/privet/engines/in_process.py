@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -11,12 +12,16 @@ from multiprocessing.connection import Connection
 
 import torch
 
+from privet import errors
 from privet.engines.channel import Channel, Keep, Traffic
 from privet.engines.contract import Message, Reply, Work
-from privet.errors import PrivetError, RefusedError
+from privet.errors import PrivetError
 from privet.fleet.device import Device
 from privet.randomness import seeded
 from privet.tensors import from_bytes, to_bytes
+
+Pipes = list[tuple[Connection, Connection]]
+"""The (receiving, sending) ends of every worker's pipe."""
 
 
 @contextmanager
@@ -76,7 +81,7 @@ class InProcess:
         count = min(self.workers, len(devices))
         pipes = [context.Pipe(duplex=False) for _ in range(count)]
         processes = [
-            context.Process(target=self._serve, args=(pipes[k][1], devices[k::count], work, message, keep), daemon=True)
+            context.Process(target=self._serve, args=(pipes, k, devices[k::count], work, message, keep), daemon=True)
             for k in range(count)
         ]
         try:
@@ -92,14 +97,21 @@ class InProcess:
                 process.join()
 
     def _serve(
-        self, pipe: Connection, devices: Sequence[Device], work: Work, message: Message, keep: Keep | None
+        self, pipes: Pipes, place: int, devices: Sequence[Device], work: Work, message: Message, keep: Keep | None
     ) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends its workers
+        # An end held open in another worker hides that this worker, or the parent, has died.
+        for other, (receiving, sending) in enumerate(pipes):
+            receiving.close()
+            if other > place:
+                sending.close()
+        pipe = pipes[place][1]
         torch.set_num_threads(1)
         for device in devices:
             try:
                 reply = self._one(device, work, message, keep)
             except PrivetError as error:
-                pipe.send_bytes(json.dumps({"refused": error.advice()}).encode())
+                pipe.send_bytes(json.dumps({"kind": type(error).__name__, "refused": error.advice()}).encode())
                 return
             head = {name: value for name, value in vars(reply).items() if name not in ("tensors", "seen", "traffic")}
             pipe.send_bytes(json.dumps(head | {"traffic": [asdict(entry) for entry in reply.traffic]}).encode())
@@ -111,7 +123,7 @@ def _receive(pipe: Connection, device: Device, message: Message) -> Reply:
     try:
         head = json.loads(pipe.recv_bytes())
         if "refused" in head:
-            raise RefusedError(head["refused"])
+            raise getattr(errors, head["kind"], PrivetError)(head["refused"])
         tensors, seen = from_bytes(pipe.recv_bytes()), from_bytes(pipe.recv_bytes())
     except EOFError:
         return Reply(device.identity, message.round, missing="its worker process died")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from markupsafe import Markup
 
 from privet.evidence.charts import Bar, Line, bar_chart, line_chart
-from privet.evidence.reading import Metrics, devices, spread, total
+from privet.evidence.reading import Metrics, devices, missing, spread, total
 from privet.evidence.wording import clean, duration, energy, finite, number, percent, size
 
 MANY = 20
@@ -85,10 +86,17 @@ def gain(metrics: Metrics) -> float | None:
     return None if shared is None or alone is None else shared - alone
 
 
-def missed(metrics: Metrics) -> list[str]:
-    """Returns the devices that were hostile on purpose and never rejected."""
-    caught = {str(row.get("device")) for row in metrics.get("rejected") or ()}
-    return [str(device) for device in metrics.get("hostile") or () if str(device) not in caught]
+def absences(metrics: Metrics) -> list[tuple[str, int, str]]:
+    """Returns (why, how often, which devices, the most frequent first) of replies that never came."""
+    by_reason: dict[str, Counter[str]] = {}
+    for row in missing(metrics):
+        by_reason.setdefault(str(row.get("reason")), Counter())[str(row.get("device"))] += 1
+    found = []
+    for why, counts in sorted(by_reason.items()):
+        told = ", ".join(f"{device} x {count}" for device, count in counts.most_common(MANY))
+        more = len(counts) - MANY
+        found.append((why, counts.total(), told + (f", and {more:,} more devices" if more > 0 else "")))
+    return found
 
 
 def accuracy_charts(metrics: Metrics) -> list[tuple[str, Markup]]:

@@ -77,6 +77,21 @@ def servers(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [row for row in metrics.get("costs") or () if row.get("party") in SERVERS]
 
 
+def missing(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns ``device`` and ``reason`` of every reply that never came, of all rounds."""
+    lists = (row.get("missing") for row in metrics.get("rounds") or ())
+    return [entry for rows in lists if isinstance(rows, list) for entry in rows if isinstance(entry, dict)]
+
+
+def uncaught(metrics: Mapping[str, Any]) -> list[str]:
+    """Returns the devices that were hostile on purpose, sent something, and were never rejected."""
+    rejected = {str(row.get("device")) for row in metrics.get("rejected") or ()}
+    kept_away = [str(row.get("device")) for row in missing(metrics)]
+    rounds = len(metrics.get("rounds") or ())
+    hostile = (str(device) for device in metrics.get("hostile") or ())
+    return sorted(device for device in hostile if device not in rejected and kept_away.count(device) < max(rounds, 1))
+
+
 def total(row: Mapping[str, Any], *keys: str) -> float | None:
     """Returns the sum of the figures that a row has, or None when it has none of them."""
     known = [value for value in (finite(row.get(key)) for key in keys) if value is not None]

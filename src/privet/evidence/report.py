@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from privet.errors import RunError
 from privet.evidence import panels, pictures, wording
-from privet.evidence.reading import Metrics, devices, leaks, load_metrics, servers
+from privet.evidence.reading import Metrics, devices, leaks, load_metrics, missing, servers, uncaught
 from privet.evidence.wording import clean, duration, energy, number, percent, size
 from privet.ledger import verify
 
@@ -74,10 +74,12 @@ def render(folder: Path) -> str:
         "cost_spread": panels.cost_spread(devices(metrics)),
         "cost_charts": panels.cost_charts(metrics),
         "gain": panels.gain(metrics),
-        "missed": panels.missed(metrics),
+        "missed": uncaught(metrics),
         "seal": seal(metrics, Path(folder)),
         "run_literal": json.dumps(metrics["run"], ensure_ascii=False),
         "plan_text": plan.read_text(encoding="utf-8") if plan.is_file() else "",
+        "missing": missing(metrics),
+        "absences": panels.absences(metrics),
         "many": panels.MANY,
     }
     return paper.get_template("report.html.j2").render(everything)

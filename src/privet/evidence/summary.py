@@ -9,7 +9,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from privet.evidence.reading import devices, leaks, median
+from privet.evidence.reading import devices, leaks, median, missing, uncaught
 from privet.evidence.wording import clean, duration, energy, finite, meaning, percent, size, statement
 
 _STYLES = {"good": "green", "fair": "yellow", "bad": "bold red", "": ""}
@@ -34,6 +34,7 @@ def rows(metrics: Mapping[str, Any]) -> list[Row]:
     found.extend(_guarantees(metrics))
     found.extend(_attacks(metrics))
     found.append(("rejected", *_rejected(metrics)))
+    found.extend(_rounds(metrics))
     if metrics.get("seconds") is not None:
         found.append(("wall time", duration(metrics["seconds"]), ""))
     if metrics.get("reproducible"):
@@ -74,8 +75,18 @@ def _rejected(metrics: Mapping[str, Any]) -> tuple[str, str]:
     text = ", ".join(shown) or "none"
     if len(counts) > len(shown):
         text += f", and {len(counts) - len(shown):,} more devices"
-    missed = sorted(hostile - set(counts))
+    missed = [clean(device) for device in uncaught(metrics)]
     return (text + f"; hostile and never rejected: {', '.join(missed)}", "bad") if missed else (text, "")
+
+
+def _rounds(metrics: Mapping[str, Any]) -> list[Row]:
+    rounds, found = metrics.get("rounds") or (), []
+    if void := sum(bool(row.get("void")) for row in rounds):
+        found.append(("void rounds", f"{void} of {len(rounds)}: too few sound replies, the model stayed", "bad"))
+    if absent := missing(metrics):
+        names = {str(row.get("device")) for row in absent}
+        found.append(("replies that never came", f"{len(absent):,}, of {len(names):,} devices", "fair"))
+    return found
 
 
 def summary(metrics: Mapping[str, Any]) -> RenderableType:

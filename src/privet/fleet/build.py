@@ -22,7 +22,7 @@ def build_fleet(
     data: Data,
     devices: int,
     profile: Profile,
-    partition: Partition | list[np.ndarray],
+    partition: Partition | Sequence[np.ndarray],
     availability: Availability,
     hostile: Sequence[tuple[int, Behaviour]] = (),
     examples_per_device: int | None = None,
@@ -54,10 +54,10 @@ def build_fleet(
             raise PlanError(f"{examples_per_device} examples a device", allowed="1 or more")
         refuse_too_few(rows, devices, examples_per_device)
     behaviours = _behaviours(devices, hostile)
-    if isinstance(partition, list):
-        shards = _given(partition, rows, devices)
-    else:
+    if isinstance(partition, Partition):
         shards = partition.split(data, devices, rng.child("partition"))
+    else:
+        shards = _given(partition, rows, devices)
     digits = max(3, len(str(devices - 1)))
     fleet = []
     for number, (shard, behaviour) in enumerate(zip(shards, behaviours, strict=True)):
@@ -84,8 +84,10 @@ def _behaviours(devices: int, hostile: Sequence[tuple[int, Behaviour]]) -> list[
     return [Honest()] * (devices - len(bad)) + bad
 
 
-def _given(shards: list[np.ndarray], rows: int, devices: int) -> list[np.ndarray]:
+def _given(shards: Sequence[np.ndarray], rows: int, devices: int) -> list[np.ndarray]:
     """Returns index arrays of the user, checked and sorted."""
+    if not isinstance(shards, list | tuple):
+        raise DataError(f"the partition is a {type(shards).__name__}", allowed="a list of arrays of row numbers")
     if len(shards) != devices:
         raise DataError(f"a partition of {len(shards)} shards for {devices} devices", allowed=f"{devices} shards")
     taken = np.zeros(rows, dtype=bool)

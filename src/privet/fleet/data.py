@@ -75,7 +75,12 @@ def checked(data: Data) -> Data:
     Raises:
         DataError: a shape, a dtype, a value, a label or a key is wrong, or there is only one class.
     """
+    if not isinstance(data, Data):
+        raise DataError(f"data is a {type(data).__name__}", allowed="a privet.fleet.Data")
     for part in ("train", "test"):
+        for name in (f"{part}_inputs", f"{part}_labels"):
+            if not isinstance(array := getattr(data, name), np.ndarray):
+                raise DataError(f"{data.name}: {name} is a {type(array).__name__}", allowed="a NumPy array")
         _check_rows(data, part, getattr(data, f"{part}_inputs"), getattr(data, f"{part}_labels"))
     if data.test_inputs.shape[1:] != data.shape:
         raise DataError(

@@ -31,6 +31,11 @@ class Chain(Mechanism):
 
     mechanisms: tuple[Mechanism, ...] = ()
 
+    @property
+    def couples_records(self) -> bool:
+        """Whether one of them does."""
+        return any(mechanism.couples_records for mechanism in self.mechanisms)
+
     def __call__(self, value: Tensor, rng: Source) -> Tensor:
         for mechanism in self.mechanisms:
             value = mechanism(value, rng)

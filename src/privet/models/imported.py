@@ -40,7 +40,7 @@ class Given(StageCuts):
     function: Callable[..., nn.Module]
 
     def build(self, shape: tuple[int, ...], classes: int) -> nn.Sequential:
-        return as_stages(self.function(shape=shape, classes=classes), "the model function")
+        return _built(self.function, shape, classes, "the model function")
 
 
 @part
@@ -60,7 +60,7 @@ class Imported(StageCuts):
     function: str
 
     def build(self, shape: tuple[int, ...], classes: int) -> nn.Sequential:
-        return as_stages(self._find()(shape=shape, classes=classes), self.function)
+        return _built(self._find(), shape, classes, f"model {self.function!r}")
 
     def _find(self) -> Callable[..., Any]:
         module, _, attribute = self.function.partition(":")
@@ -78,6 +78,17 @@ class Imported(StageCuts):
         if not callable(found):
             raise PartError(f"model {self.function!r} is not a function")
         return found  # type: ignore[no-any-return]
+
+
+def _built(function: Callable[..., Any], shape: tuple[int, ...], classes: int, origin: str) -> nn.Sequential:
+    try:
+        network = function(shape=shape, classes=classes)
+    except Exception as error:
+        raise PartError(
+            f"{origin} failed for shape={shape}, classes={classes}: {type(error).__name__}: {error}",
+            allowed="a function of shape and classes that returns a torch module",
+        ) from error
+    return as_stages(network, origin)
 
 
 def as_stages(network: object, origin: str) -> nn.Sequential:

@@ -38,6 +38,22 @@ class Normalise(nn.Module):
         return (min_max if self.reading == "batch" else standardise)(value, self.bound, 0)
 
 
+class Offset(nn.Module):
+    """Adds a constant.
+
+    Args:
+        constant: what is added to every value.
+    """
+
+    def __init__(self, constant: float) -> None:
+        super().__init__()
+        self.constant = constant
+
+    def forward(self, value: Tensor) -> Tensor:
+        """Returns the shifted values, of the same shape."""
+        return value + self.constant
+
+
 @part
 class SmartHomeCnn(Model):
     """Convolutions of 30 and 80 channels with pooling after each, 3,920 features, four hidden linear layers.
@@ -50,6 +66,9 @@ class SmartHomeCnn(Model):
             mechanisms normalise the features behind the second one.
         bound: largest absolute value after that normalisation; sqrt(63) for batches of 64.
         kernel: side of the convolutions' kernels.
+        offset: what the head adds to the features that it receives. Features normalised per record to
+            +-bound lie at -bound wherever the front said 0; an offset of bound makes that 0 again,
+            which trains much faster under noise. It comes after the noise, so it costs no privacy.
 
     References:
         Zhao et al., Privacy-Preserving Blockchain-Based Federated Learning for IoT Devices, section VI.A.
@@ -61,6 +80,7 @@ class SmartHomeCnn(Model):
     normalisation: Reading = "sample"
     bound: float = 63**0.5
     kernel: Literal[3, 5] = 3
+    offset: float = 0.0
 
     @property
     def couples_records(self) -> bool:
@@ -81,6 +101,8 @@ class SmartHomeCnn(Model):
             ("activation2", nn.ReLU()),
             ("features", nn.Flatten()),
         ]
+        if self.offset:
+            stages.append(("offset", Offset(self.offset)))
         for number, (wide, narrow) in enumerate(itertools.pairwise(widths), start=1):
             stages += [(f"linear{number}", nn.Linear(wide, narrow)), (f"hidden{number}", nn.ReLU())]
         return nn.Sequential(OrderedDict([*stages, ("logits", nn.Linear(widths[-1], classes))]))

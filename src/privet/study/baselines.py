@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +17,7 @@ from privet.study.experiment import Experiment
 from privet.tensors import State, clone
 from privet.training import Task
 from privet.training.evaluate import accuracy, predictor
+from privet.training.local import drawing
 
 CENTRALISED = "centralised"
 
@@ -35,17 +36,22 @@ def train_alone(task: Task, rows: torch.Tensor, labels: torch.Tensor, *path: str
     """
     quiet, rng = task.quiet(), seeded(task.seed, "alone", *path)
     bench, channel = quiet.bench(), Channel("alone", 0)
-    for _ in range(task.protocol.rounds):
-        bench.descent.reset()
-        task.protocol.train(bench, rows, labels, quiet.on_device, rng, rng, channel)
+    with drawing(rng.child("layers")):
+        for _ in range(task.protocol.rounds):
+            bench.descent.reset()
+            task.protocol.train(bench, rows, labels, quiet.on_device, rng, rng, channel)
     return clone(bench.network.state_dict())
 
 
-def baselines(experiment: Experiment) -> Iterator[tuple[str, float, State]]:
+def baselines(experiment: Experiment, skip: Container[str] = ()) -> Iterator[tuple[str, float, State]]:
     """Yields name, test accuracy and state of the centralised model, then of each device alone.
 
     The centralised model learns from the true labels of all rows that the fleet holds; so does each
     device alone, hostile or not: what it could have had by staying at home.
+
+    Args:
+        experiment: the experiment.
+        skip: names of baselines that are known already.
     """
     task, (inputs, labels) = experiment.task, experiment.test
 
@@ -65,5 +71,6 @@ def baselines(experiment: Experiment) -> Iterator[tuple[str, float, State]]:
         learners.append(Device(CENTRALISED, experiment.edge, everything, Always(), Honest()))
     if experiment.plan.evidence.alone:
         learners += [replace(device, availability=Always(), behaviour=Honest()) for device in experiment.devices]
-    for reply in experiment.coordinator.engine.ask(learners, work, Message(0, {})):
+    wanted = [learner for learner in learners if learner.identity not in skip]
+    for reply in experiment.coordinator.engine.ask(wanted, work, Message(0, {})):
         yield reply.device, float(reply.fields["accuracy"]), reply.tensors

@@ -179,6 +179,12 @@ def _views(plan: Contents) -> Iterator[PlanError]:
                 allowed=", ".join(PARTIES),
                 do=nearest(party, PARTIES),
             )
+        elif party == "edge-server" and not plan.training.cuts:
+            yield PlanError(
+                f"views.keep.{place}: the edge server sees nothing, {name_of(plan.training)} has none",
+                allowed="coordinator, or nothing",
+                do="set training.name = 'split-federated' or leave it out",
+            )
 
 
 def _inversion(plan: Contents) -> Iterator[PlanError]:
@@ -212,7 +218,7 @@ CHECKS: tuple[Callable[[Contents], Iterator[PlanError]], ...] = (
     _noise_after_bound,
     _who_is_there,
     _cohort,
-    _views,
     _inversion,
+    _views,
 )
 """Every check, in the order in which contradictions are named."""

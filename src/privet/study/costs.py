@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
@@ -16,22 +17,26 @@ def of_round(experiment: Experiment, done: Round) -> dict[str, Any]:
     """Returns one round's costs: bytes by party, modelled and measured seconds by device.
 
     A device's modelled seconds are its computing and its transfers, one after the other; the edge
-    server works through all devices' batches on one profile; the round lasts until both are done.
+    server works through all devices' batches on one profile; the round lasts until both are done,
+    and no longer than the deadline for the devices.
     """
     parties: dict[str, dict[str, float]] = defaultdict(lambda: {"sent": 0, "received": 0})
     for entry in done.traffic:
         parties[entry.sender]["sent"] += entry.bytes
         parties[entry.receiver]["received"] += entry.bytes
-    edge_seconds, by_identity = 0.0, {device.identity: device for device in experiment.devices}
-    for identity in parties.keys() & by_identity.keys():
-        device = by_identity[identity]
-        parties[identity]["compute_seconds"] = experiment.task.compute_seconds(device)
-        parties[identity]["measured_seconds"] = done.device_seconds.get(identity, 0.0)
+    edge_seconds = 0.0
+    for device in experiment.devices:
+        if device.identity not in parties:
+            continue
+        parties[device.identity]["compute_seconds"] = experiment.task.compute_seconds(device)
+        parties[device.identity]["measured_seconds"] = done.device_seconds.get(device.identity, 0.0)
         steps = 3 * experiment.head_multiplications * device.examples * experiment.task.protocol.local_epochs
         edge_seconds += experiment.edge.compute_seconds(steps)
     if EDGE in parties:
         parties[EDGE]["compute_seconds"] = edge_seconds
-    lasts = max([edge_seconds, *done.delays.values()])
+    deadline = experiment.coordinator.deadline
+    waits = min(max(done.delays.values(), default=0.0), math.inf if deadline is None else deadline)
+    lasts = max(edge_seconds, waits)
     return {"parties": {name: parties[name] for name in sorted(parties)}, "modelled_seconds": lasts}
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from privet.engines import InProcess
 from privet.engines.in_process import threads
-from privet.errors import RefusedError
+from privet.errors import DataError, PartError, RefusedError
 from privet.fleet.build import build_fleet
 from privet.fleet.data import Data, checked
 from privet.fleet.device import Device
@@ -26,6 +26,7 @@ from privet.training import Coordinator, LocalStep, Task
 from privet.training.cohort import Cohort
 from privet.training.contract import Promise
 from privet.training.descent import batches
+from privet.training.local import drawing
 from privet.training.precision import Precision, choose
 
 
@@ -68,7 +69,7 @@ def prepare(
     plan: Plan,
     *,
     data: Data | None = None,
-    partition: list[np.ndarray] | None = None,
+    partition: Sequence[np.ndarray] | None = None,
     model: Callable[..., nn.Module] | None = None,
     secret: bytes | None = None,
 ) -> Experiment:
@@ -97,8 +98,9 @@ def prepare(
         examples_per_device=plan.fleet.examples_per_device,
         rng=seeded(plan.seed, "partition"),
     )
-    task, head = _task(plan, rows, plan.model_part if model is None else Given(model))
+    task, head, coupled = _task(plan, rows, plan.model_part if model is None else Given(model))
     task = task if secret is None else replace(task, secret=secret)
+    _refuse_lone_rows(task, devices, rows)
     settings = plan.engine
     cohort = Cohort(settings.device_sampling_rate, settings.separation)
     engine = InProcess(settings.workers, plan.seed, single_thread=plan.reproducible)
@@ -126,7 +128,7 @@ def prepare(
             relation=plan.privacy.relation,
             devices=max(settings.minimum_replies, plan.aggregator.minimum()),
             combine=plan.aggregator.bound,
-            coupled=plan.protocol.batch_size if task.model.couples_records else 1,
+            coupled=plan.protocol.batch_size if coupled else 1,
             cohort=cohort,
             absent_is_zero=plan.aggregator.absent_is_zero,
             examples=tuple(device.examples for device in devices),
@@ -158,7 +160,8 @@ def _within_budget(plan: Plan, promise: Promise) -> None:
         )
 
 
-def _task(plan: Plan, data: Data, model: Model) -> tuple[Task, int]:
+def _task(plan: Plan, data: Data, model: Model) -> tuple[Task, int, bool]:
+    """Returns the task, the multiplications of the head, and whether the front mixes the records of a batch."""
     inputs, labels = torch.from_numpy(data.train_inputs), torch.from_numpy(data.train_labels)
     task = Task(
         model=model,
@@ -173,12 +176,66 @@ def _task(plan: Plan, data: Data, model: Model) -> tuple[Task, int]:
         reproducible=plan.reproducible,
     )
     network = task.network()
+    _refuse_misfit(plan, task, network)
     batch = batches(len(labels), plan.protocol.batch_size)[0]
     with threads(1 if plan.engine.workers > 1 or plan.reproducible else None):
         precision = choose(plan.engine.precision, network, inputs[batch], labels[batch], reproducible=plan.reproducible)
     front, _ = plan.protocol.split(model, network)
     whole, device = multiplications(network, data.shape), multiplications(front, data.shape)
-    return replace(task, precision=precision, multiplications=device), whole - device
+    coupled = model.couples_records or _mixes(task, front)
+    task = replace(task, precision=precision, multiplications=device, coupled=coupled or _mixes(task, network))
+    return task, whole - device, coupled
+
+
+def _refuse_misfit(plan: Plan, task: Task, network: nn.Module) -> None:
+    """Refuses a user's module that can't take these inputs, or that noise on its update would spoil.
+
+    Raises:
+        PartError: the module is not for this data or this plan.
+    """
+    try:
+        with torch.no_grad(), drawing(seeded(0)):
+            logits = network(task.inputs[[0, -1]])
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise PartError(f"the model can't take inputs of shape {task.shape}: {error}", do="check model.name") from error
+    if not isinstance(logits, Tensor) or logits.shape != (2, task.classes):
+        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise PartError(f"the model makes {got} of two inputs", allowed=f"logits of shape (2, {task.classes})")
+    noisy = any(mechanism.adds_noise for mechanism in (*plan.on_server.mechanisms, *plan.on_device.mechanisms))
+    if noisy and not plan.protocol.cuts and (buffers := [name for name, _ in network.named_buffers()]):
+        raise PartError(
+            f"the model keeps {buffers[0]!r}, which noise on updates would spoil",
+            do="normalise by nn.GroupNorm or nn.LayerNorm, which keep nothing, or leave the noise out",
+        )
+
+
+def _mixes(task: Task, network: nn.Module) -> bool:
+    """Tells by trial whether a network, as it trains, lets one record move what it makes of another."""
+    made = []
+    for other in (task.inputs[-1], task.inputs[-1] + 1):
+        with torch.no_grad(), drawing(seeded(0)):
+            made.append(network(torch.stack((task.inputs[0], other)))[0].float())
+    return not torch.allclose(made[0], made[1], rtol=1e-4, atol=1e-6, equal_nan=True)
+
+
+def _refuse_lone_rows(task: Task, devices: Sequence[Device], data: Data) -> None:
+    """Refuses rows that would leave a batch of one where a batch is normalised.
+
+    Raises:
+        DataError: a device or the test set has too few rows, or an odd number for batches of two.
+    """
+    if not task.couples_records:
+        return
+    held = {device.identity: device.examples for device in devices}
+    if task.protocol.cuts:
+        held |= {"the test set": len(data.test_labels)}
+    for who, rows in held.items():
+        if min(len(batch) for batch in batches(rows, task.protocol.batch_size)) < 2:
+            raise DataError(
+                f"{who} has {rows} row{'s' * (rows != 1)}, which leaves a batch of one; a batch is normalised here",
+                allowed="2 rows or more, and a training.batch_size of 3 or more where rows are odd",
+                do="normalise over the sample, deal rows more evenly, or take fewer devices",
+            )
 
 
 def _dimension(task: Task) -> int:

@@ -17,6 +17,7 @@ from privet.randomness import Source, seeded
 from privet.study.baselines import train_alone
 from privet.study.experiment import Experiment
 from privet.tensors import State
+from privet.training.descent import batches
 from privet.training.evaluate import predictor
 from privet.training.protocols.split_federated import EDGE
 
@@ -118,9 +119,12 @@ def _release(experiment: Experiment, state: State, inputs: Tensor, seen: State) 
     network = task.network()
     network.load_state_dict(state)
     front, _ = task.protocol.split(task.model, network)
-    features = torch.cat([front(chunk).flatten(1) for chunk in inputs.split(task.protocol.batch_size)])
-    noise = task.noise("attacker")
-    chunks = features.split(task.protocol.batch_size)
+    noise, chunks = task.noise("attacker"), []
+    # As a device does it in training: near-equal batches, since one of a single record can't be normalised.
+    for rows in batches(len(inputs), task.protocol.batch_size):
+        with task.precision.autocast():
+            features = front(inputs[rows])
+        chunks.append(features.flatten(1).float())
     return torch.stack([torch.cat([task.on_device(chunk, noise) for chunk in chunks]) for _ in range(releases)], dim=1)
 
 

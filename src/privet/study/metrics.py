@@ -40,7 +40,7 @@ def metrics(experiment: Experiment, log: Log) -> dict[str, Any]:
         "started": begun.time,
         "seconds": _seconds(log),
         "reproducible": plan.reproducible,
-        "precision": begun.body["precision"],
+        "precision": _precisions(log, begun.body["precision"]),
         "parameters": begun.body["parameters"],
         "digest": last["digest"],
         "accuracy": last["accuracy"],
@@ -71,11 +71,15 @@ def _seconds(log: Log) -> float:
     return total
 
 
+def _precisions(log: Log, first: str) -> str:
+    """Returns how networks computed; a run that was resumed on a busier processor may have chosen otherwise."""
+    later = [record.body.get("precision", first) for record in log.of("resumed")]
+    return ", then ".join(dict.fromkeys([first, *later]))
+
+
 def _warnings(experiment: Experiment, rounds: list[dict[str, Any]], begun: dict[str, Any]) -> list[str]:
-    plan = experiment.plan
     lines = [f"round {body['round']} is void: {body['void']}" for body in rounds if body["void"]]
-    coupled = any(mechanism.couples_records for mechanism in plan.on_device.mechanisms)
-    if coupled or experiment.task.model.couples_records:
+    if experiment.task.couples_records:
         lines.append(
             "features are normalised over the batch: a single record can't be classified on its own, and one record"
             " changes the features of others"

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from privet.errors import RefusedError, RunError
@@ -30,7 +34,7 @@ from privet.study.secret import forget_secret, keep_secret, read_secret
 from privet.tensors import State, clone, digest, load, save
 from privet.training import Round
 from privet.training.evaluate import accuracy, predictor
-from privet.training.local import keep_rows
+from privet.training.local import COORDINATOR, keep_rows
 from privet.training.protocols.split_federated import EDGE
 
 Progress = Callable[..., None]
@@ -75,7 +79,7 @@ def run(
     resume: Path | str | None = None,
     progress: Progress | None = None,
     data: Data | None = None,
-    partition: list[np.ndarray] | None = None,
+    partition: Sequence[np.ndarray] | None = None,
     model: Callable[..., nn.Module] | None = None,
 ) -> Run:
     """Runs a plan and returns what it measured.
@@ -91,18 +95,36 @@ def run(
 
     Raises:
         InputError: the plan, data, partition or model can't be used; nothing was written.
-        RunError: the folder exists already, or the run to resume is damaged or of another plan.
+        RunError: the folder exists already, or the run to resume is damaged, at work, or of another plan or data.
         RefusedError: no round had enough sound replies.
     """
+    if out is not None and resume is not None:
+        raise RunError("a resumed run goes on in its own folder", do="give out or resume, not both")
     secret = read_secret(Path(resume)) if resume else None
     experiment = prepare(plan, data=data, partition=partition, model=model, secret=secret)
     given = [name for name, value in (("data", data), ("partition", partition), ("model", model)) if value is not None]
-    session = _resume(experiment, Path(resume)) if resume else _begin(experiment, out, given)
-    session.progress = progress or (lambda event, **figures: None)
-    return session.finish()
+    folder = _begin(experiment, out, given) if resume is None else Path(resume)
+    if not (folder / "records.jsonl").is_file():
+        raise RunError(f"no run to resume at {folder}", do="give the folder of an interrupted run")
+    with _alone(folder):
+        log = Log(folder / "records.jsonl")
+        if resume is not None:
+            _go_on(experiment, folder, log, given)
+        return Session(experiment, folder, log, progress or (lambda event, **figures: None)).finish()
 
 
-def _begin(experiment: Experiment, out: Path | str | None, given: list[str]) -> Session:
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keeps other processes out of a run's folder; the lock ends with the process, however that ends."""
+    with (folder / ".lock").open("a") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RunError(f"another process is at work in {folder}", do="wait for it, or end it") from None
+        yield
+
+
+def _begin(experiment: Experiment, out: Path | str | None, given: list[str]) -> Path:
     plan = experiment.plan
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S.%f")[:-3]
     folder = Path(out) if out else Path("runs") / f"{plan.name}-{stamp}-{plan.digest[:8]}"
@@ -110,35 +132,57 @@ def _begin(experiment: Experiment, out: Path | str | None, given: list[str]) -> 
         folder.mkdir(parents=True)
     except FileExistsError:
         raise RunError(f"{folder} exists already", do="give another folder with --out, or --resume it") from None
-    (folder / "plan.toml").write_text(plan.to_toml(), encoding="utf-8")
-    log, network = Log(folder / "records.jsonl"), experiment.task.network()
-    log.append("plan", _identity(experiment, parameters(network), given))
-    return Session(experiment, folder, log)
+    try:
+        (folder / "plan.toml").write_text(plan.to_toml(), encoding="utf-8")
+        Log(folder / "records.jsonl").append("plan", _identity(experiment, given))
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)  # without its first record nothing could resume it
+        raise
+    return folder
 
 
-def _identity(experiment: Experiment, count: int, given: list[str]) -> dict[str, Any]:
+def _identity(experiment: Experiment, given: list[str]) -> dict[str, Any]:
     from privet import __version__
 
     return {
         "version": __version__,
         "plan_digest": experiment.plan.digest,
         "precision": str(experiment.task.precision),
-        "parameters": count,
+        "parameters": parameters(experiment.task.network()),
         "devices": {device.identity: device.examples for device in experiment.devices},
         "data": experiment.data.name,
+        "data_digest": _data_digest(experiment),
         "given": given,
     }
 
 
-def _resume(experiment: Experiment, folder: Path) -> Session:
-    if not (folder / "records.jsonl").is_file():
-        raise RunError(f"no run to resume at {folder}", do="give the folder of an interrupted run")
-    log = Log(folder / "records.jsonl")
+def _data_digest(experiment: Experiment) -> str:
+    """Returns the sha256 of all rows and of which device holds which."""
+    data = experiment.data
+    names = ("train_inputs", "train_labels", "test_inputs", "test_labels")
+    rows = {name: torch.from_numpy(getattr(data, name)) for name in names}
+    shards = {device.identity: torch.from_numpy(device.shard) for device in experiment.devices}
+    return digest(rows | shards)
+
+
+def _go_on(experiment: Experiment, folder: Path, log: Log, given: list[str]) -> None:
+    """Records that a run goes on, once it is known to be a run of this plan and these rows."""
     begun = log.of("plan")
     if not begun or begun[0].body["plan_digest"] != experiment.plan.digest:
         raise RunError(f"{folder} is a run of another plan", do="resume it with its own plan.toml")
-    log.append("resumed", {"rounds": len(log.of("round"))})
-    return Session(experiment, folder, log)
+    now = _identity(experiment, given)
+    for key in ("data_digest", "devices", "parameters", "given"):
+        if key in begun[0].body and begun[0].body[key] != now[key]:
+            raise RunError(f"{folder} was begun with other {_BEGUN_WITH[key]}", do="bring the same again, or run anew")
+    log.append("resumed", {"rounds": len(log.of("round")), "precision": now["precision"]})
+
+
+_BEGUN_WITH = {
+    "data_digest": "rows",
+    "devices": "devices",
+    "parameters": "models",
+    "given": "things passed in code (data, partition, model)",
+}
 
 
 class Session:
@@ -148,11 +192,11 @@ class Session:
         experiment: what to do.
         folder: of the run.
         log: its records.
+        progress: told what happens.
     """
 
-    def __init__(self, experiment: Experiment, folder: Path, log: Log) -> None:
-        self.experiment, self.folder, self.log = experiment, folder, log
-        self.progress: Progress = lambda event, **figures: None
+    def __init__(self, experiment: Experiment, folder: Path, log: Log, progress: Progress) -> None:
+        self.experiment, self.folder, self.log, self.progress = experiment, folder, log, progress
 
     def finish(self) -> Run:
         """Does what the records don't show as done yet, and returns the finished run."""
@@ -177,9 +221,10 @@ class Session:
         if EDGE in experiment.plan.views.keep:
             keep = keep_rows(EDGE, experiment.plan.views.records, len(experiment.devices), experiment.task.protocol)
         noise, sampling = experiment.task.once("coordinator"), experiment.task.once("cohort")
+        updates = experiment.plan.views.records if COORDINATOR in experiment.plan.views.keep else 0
         if done < last and not experiment.plan.reproducible:
             keep_secret(self.folder, experiment.task.secret, begun=done > 0)
-        for finished in experiment.coordinator.rounds(state, done + 1, last, noise, keep, sampling):
+        for finished in experiment.coordinator.rounds(state, done + 1, last, noise, keep, updates, sampling):
             state = finished.state
             self._record_round(finished)
         forget_secret(self.folder)
@@ -195,17 +240,21 @@ class Session:
         if not rounds:
             return clone(self.experiment.task.network().state_dict()), 0
         number = rounds[-1].body["round"]
-        state = load(self.folder / f"checkpoint-{number}.safetensors")
-        if digest(state) != rounds[-1].body["digest"]:
-            raise RunError(
-                f"checkpoint {number} in {self.folder} is not the model that was recorded", do="run it again"
-            )
-        return state, number
+        return self._recorded(f"checkpoint-{number}", rounds[-1].body["digest"]), number
+
+    def _recorded(self, name: str, recorded: str | None) -> State:
+        """Loads tensors of this run, and refuses them if they are not those that were recorded."""
+        state = load(self.folder / f"{name}.safetensors")
+        if recorded is not None and digest(state) != recorded:
+            raise RunError(f"{name} in {self.folder} is not what was recorded", do="run it again")
+        return state
 
     def _record_round(self, done: Round) -> None:
         figures = self._accuracies(done.state, done.number)
-        if done.seen:
-            save(seen_rows(self.experiment, done.seen), self.folder / f"view-{EDGE}.safetensors")
+        views = {EDGE: seen_rows(self.experiment, done.seen), COORDINATOR: done.updates}
+        for party, view in views.items():
+            if view:
+                save(view, self.folder / f"view-{party}.safetensors")
         save(done.state, self.folder / f"checkpoint-{done.number}.safetensors")
         rejected = [{"device": device, "round": done.number, "reason": reason} for device, reason in done.rejected]
         body = figures | {
@@ -218,6 +267,7 @@ class Session:
             "rejected": rejected,
             "missing": [{"device": device, "reason": reason} for device, reason in done.missing],
             "void": done.void,
+            "views": {party: digest(view) for party, view in views.items() if view},
             "seconds": done.seconds,
             **of_round(self.experiment, done),
         }
@@ -240,28 +290,21 @@ class Session:
 
     def _compare(self) -> State | None:
         """Runs the baselines that are not recorded yet; returns the centralised model if there is one."""
-        path = self.folder / "centralised.safetensors"
-        evidence = self.experiment.plan.evidence
-        expected = int(evidence.centralised) + len(self.experiment.devices) * int(evidence.alone)
-        if len(self.log.of("baseline")) < expected:
-            known = {record.body["name"] for record in self.log.of("baseline")}
-            for name, reached, state, seconds in self._timed_baselines():
-                if name == CENTRALISED:
-                    save(state, path)
-                if name not in known:
-                    self.log.append("baseline", {"name": name, "accuracy": reached, "seconds": seconds})
-                    self.progress("baseline", name=name, accuracy=reached)
-        return load(path) if path.is_file() else None
-
-    def _timed_baselines(self) -> Iterator[tuple[str, float, State, float]]:
+        known = {record.body["name"]: record.body for record in self.log.of("baseline")}
         started = time.perf_counter()
-        for name, reached, state in baselines(self.experiment):
-            yield name, reached, state, time.perf_counter() - started
+        for name, reached, state in baselines(self.experiment, skip=known):
+            body = {"name": name, "accuracy": reached, "seconds": time.perf_counter() - started}
+            if name == CENTRALISED:
+                save(state, self.folder / f"{CENTRALISED}.safetensors")
+                body["digest"] = digest(state)
+            known[name] = self.log.append("baseline", body).body
+            self.progress("baseline", name=name, accuracy=reached)
             started = time.perf_counter()
+        return self._recorded(CENTRALISED, known[CENTRALISED].get("digest")) if CENTRALISED in known else None
 
     def _attack(self, state: State, clean: State | None) -> None:
-        path = self.folder / f"view-{EDGE}.safetensors"
-        seen = load(path) if path.is_file() else {}
+        kept = self.log.of("round")[-1].body.get("views", {})
+        seen = self._recorded(f"view-{EDGE}", kept[EDGE]) if EDGE in kept else {}
         judge = None
         if clean is not None:
             network = self.experiment.task.network()
@@ -274,17 +317,19 @@ class Session:
                 continue
             started = time.perf_counter()
             outcome = leak(self.experiment, number, attack, state, seen, judge)
-            self._keep_pictures(outcome.finding.name, outcome.pictures)
+            self._keep_pictures(outcome.finding.name, number, outcome.pictures)
             body = {"number": number, "finding": outcome.finding.to_json(), "seconds": time.perf_counter() - started}
             self.log.append("attack", body)
             self.progress(
                 "attack", name=outcome.finding.name, metrics=outcome.finding.metrics, floor=outcome.finding.floor
             )
 
-    def _keep_pictures(self, name: str, pictures: dict[str, Tensor]) -> None:
+    def _keep_pictures(self, name: str, number: int, pictures: dict[str, Tensor]) -> None:
         if pictures:
-            (self.folder / "pictures").mkdir(exist_ok=True)
-            save(pictures, self.folder / "pictures" / f"{name}.safetensors")
+            folder = self.folder / "pictures"
+            folder.mkdir(exist_ok=True)
+            twin = (folder / f"{name}.safetensors").exists()  # the plan may hold one attack twice
+            save(pictures, folder / (f"{name}-{number}.safetensors" if twin else f"{name}.safetensors"))
 
 
 _SHOWN = ("round", "accuracy", "accuracy_with_noise", "loss", "seconds", "replies", "selected", "void")

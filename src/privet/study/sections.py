@@ -129,8 +129,15 @@ class Privacy(Section):
 class Views(Section):
     """What is kept of what a party saw, so that it can be attacked."""
 
-    keep: tuple[str, ...] = Field(default=(), strict=False, description="Whose view is kept: edge-server, coordinator.")
-    records: Count = Field(default=500, description="How many records of a view are kept.")
+    keep: tuple[str, ...] = Field(
+        default=(),
+        strict=False,
+        description="Whose view of the last round is kept: edge-server (features, labels), coordinator (updates).",
+    )
+    records: Count = Field(
+        default=500,
+        description="How many records of a view are kept: rows at the edge server, updates at the coordinator.",
+    )
 
 
 class Evidence(Section):

@@ -20,6 +20,9 @@ from privet.training.cohort import Cohort
 from privet.training.descent import Descent
 from privet.training.precision import Precision
 
+MOST = 1_000_000
+"""More rounds, epochs or rows in a batch are a slip of the finger."""
+
 
 @dataclass(frozen=True)
 class Bench:
@@ -90,10 +93,10 @@ class Protocol(Part):
     once: ClassVar[bool] = False
     """Whether devices release their features once, before the rounds, to an edge server that trains from then on."""
 
-    rounds: Annotated[int, Field(ge=1)] = 5
-    local_epochs: Annotated[int, Field(ge=1)] = 1
-    batch_size: Annotated[int, Field(ge=1)] = 64
-    learning_rate: Annotated[float, Field(gt=0)] = 0.01
+    rounds: Annotated[int, Field(ge=1, le=MOST)] = 5
+    local_epochs: Annotated[int, Field(ge=1, le=MOST)] = 1
+    batch_size: Annotated[int, Field(ge=1, le=MOST)] = 64
+    learning_rate: Annotated[float, Field(gt=0, le=1e6)] = 0.01
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
 
     def split(self, model: Model, network: nn.Sequential) -> tuple[nn.Sequential, nn.Sequential]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -40,7 +41,8 @@ class Round:
         missing: device and reason, for devices that did not answer.
         void: why the global model stayed as it was; "" when it moved.
         traffic: what crossed.
-        seen: what a View keeps, by device.
+        seen: what a View of another party keeps, by device.
+        updates: sound updates that the coordinator's own View keeps, by device.
         delays: seconds (modelled) until each reply arrived, by device.
         seconds: measured, for the whole round.
         device_seconds: CPU seconds measured, by device.
@@ -57,6 +59,7 @@ class Round:
     void: str = ""
     traffic: list[Traffic] = field(default_factory=list)
     seen: dict[str, State] = field(default_factory=dict)
+    updates: State = field(default_factory=dict)
     delays: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     device_seconds: dict[str, float] = field(default_factory=dict)
@@ -93,6 +96,7 @@ class Coordinator:
         last: int,
         noise: Source,
         keep: Keep | None = None,
+        updates: int = 0,
         sampling: Source | None = None,
     ) -> Iterator[Round]:
         """Yields each round as it ends.
@@ -101,25 +105,32 @@ class Coordinator:
             state: the global model before round ``first``.
             first, last: numbers of the rounds to run.
             noise: of the mechanisms on the server.
-            keep: what a View keeps of the last round.
+            keep: what a View of another party keeps of the last round.
+            updates: how many updates of the last round the coordinator's own View keeps.
             sampling: secret, of the cohorts; the operating system when None. Not a stream of ``noise``, so that
                 neither betrays the other.
         """
         sampling, server = sampling or system(), self.on_server.stream(noise)
         for number in range(first, last + 1):
+            final = number == last
             asked = self.cohort.draw(self.devices, number, sampling.child(number))
-            done = self._round(number, state, asked, server, keep if number == last else None)
+            done = self._round(number, state, asked, server, keep if final else None, updates if final else 0)
             state = done.state
             yield done
 
-    def _round(self, number: int, state: State, asked: Sequence[Device], server: Stream, keep: Keep | None) -> Round:
+    def _round(
+        self, number: int, state: State, asked: Sequence[Device], server: Stream, keep: Keep | None, updates: int
+    ) -> Round:
         done, started = Round(number, state, len(asked)), time.perf_counter()
         base = flatten(state)
         senders, rows, running = [], [], self.aggregator.running()
         for device, reply in self._sound(number, state, asked, base, keep, done):
             senders.append(device)
-            done.loss += float(reply.fields.get("loss", 0.0))
+            loss = float(reply.fields.get("loss", 0.0))
+            done.loss += loss if math.isfinite(loss) else 0.0  # a figure for display: it must not stop the round
             update = reply.tensors["update"]
+            if len(done.updates) < updates:
+                done.updates[device.identity] = update
             if running is None:
                 rows.append(update)
             else:

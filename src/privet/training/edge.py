@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from privet.training.precision import Precision
@@ -36,9 +35,3 @@ class EdgeServer:
         loss.backward()
         assert received.grad is not None  # noqa: S101 - backward has just filled it
         return received.grad, loss.detach()
-
-    @torch.no_grad()
-    def answer(self, features: Tensor) -> Tensor:
-        """Returns the logits (b, classes) for released features (b, ...)."""
-        with self.precision.autocast():
-            return self.head(features).float()  # type: ignore[no-any-return]

@@ -12,23 +12,27 @@ from privet.randomness import Source
 from privet.training.descent import batches
 from privet.training.local import Task
 
+AT_ONCE = 500
+"""Inputs in memory at once."""
+
 
 def predictor(task: Task, network: nn.Sequential, mechanisms: Chain, noise: Source) -> Callable[[Tensor], Tensor]:
     """Returns a function from inputs (n, ...) to logits (n, classes).
 
     Args:
-        task: which protocol and model; inputs go in batches of its size, because some
-            normalisations read the whole batch.
-        network: holds the values.
+        task: which protocol and model. Where one record changes what is made of another, inputs go in
+            batches as in training; else in batches of :data:`AT_ONCE`, which changes no answer.
+        network: holds the values; it is put into evaluation mode, without dropout.
         mechanisms: what features pass; ``Chain()`` for none.
         noise: their noise.
     """
-    front, head = task.protocol.split(task.model, network)
+    front, head = task.protocol.split(task.model, network.eval())
+    size = task.protocol.batch_size if task.couples_records else AT_ONCE
 
     @torch.no_grad()
     def predict(inputs: Tensor) -> Tensor:
         logits = []
-        for rows in batches(len(inputs), task.protocol.batch_size if task.protocol.cuts else 500):
+        for rows in batches(len(inputs), size):
             with task.precision.autocast():
                 features = front(inputs[rows])
                 if task.protocol.cuts:

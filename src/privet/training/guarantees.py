@@ -39,7 +39,7 @@ def of_features(promise: Promise, releases: int) -> Sequence[Guarantee]:
     one_value = chain.event(coordinate)
     one_record = chain.event(record)
     stated = [_state(promise, "one value of one record's features, in one release", "coordinate", one_value, 1)]
-    if promise.coupled > 1 or any(mechanism.couples_records for mechanism in chain.mechanisms):
+    if promise.coupled > 1 or chain.couples_records:
         own = SelfComposedDpEvent(one_value, dimension)
         claim = "all features of one record, if normalising over the batch moved no other record's"
         stated.append(_state(promise, claim, "record", own, releases))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -24,6 +25,14 @@ from privet.training.protocols.split_federated import EDGE
 COORDINATOR = "coordinator"
 
 
+@contextmanager
+def drawing(source: Source) -> Iterator[None]:
+    """Runs a block whose torch layers draw (first weights, dropout) from a source that carries no guarantee."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(source.generator().initial_seed())
+        yield
+
+
 @dataclass(frozen=True, eq=False)
 class Task:
     """All that a local step needs besides the message; a device has it before it is asked.
@@ -36,6 +45,7 @@ class Task:
         multiplications: that the device does for one record's forward pass.
         seed: of shuffles, and of noise when ``reproducible``.
         reproducible: whether noise comes from the seed instead of the operating system.
+        coupled: whether the network, as it trains, was found to mix the records of a batch.
         secret: of the run, for noise that must be drawn again exactly; see :meth:`once`.
     """
 
@@ -49,7 +59,13 @@ class Task:
     multiplications: int
     seed: int
     reproducible: bool
+    coupled: bool = False
     secret: bytes = field(default_factory=lambda: os.urandom(32), repr=False)
+
+    @property
+    def couples_records(self) -> bool:
+        """Whether what is made of one record depends on the others of its batch."""
+        return self.coupled or self.model.couples_records or self.on_device.couples_records
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -58,9 +74,7 @@ class Task:
 
     def network(self) -> nn.Sequential:
         """Returns a network with the initial values that the seed gives."""
-        generator = seeded(self.seed, "initial weights").generator()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(generator.initial_seed())
+        with drawing(seeded(self.seed, "initial weights")):
             return self.model.build(self.shape, self.classes)
 
     def bench(self) -> Bench:
@@ -96,6 +110,9 @@ class LocalStep:
         self.task = task
         self._bench = task.bench()
         self._front = clone(self._bench.front.state_dict()) if task.protocol.once else {}
+        self._live = self._bench.network.state_dict()  # shares memory with the network, so it is never built again
+        counters = {name: torch.full(value.shape, not value.is_floating_point()) for name, value in self._live.items()}
+        self._counters = flatten(counters).nonzero().flatten()
 
     def __call__(self, device: Device, message: Message, channel: Channel) -> Reply:
         """Trains on the device's rows and returns the difference to the global model as one vector."""
@@ -109,10 +126,13 @@ class LocalStep:
         channel.send(COORDINATOR, learner, "global model", message.tensors)
         noise = task.once(device.identity) if task.protocol.once else task.noise(device.identity, message.round)
         before = self.load(message.tensors)
-        loss = task.protocol.train(
-            self._bench, task.inputs[rows], labels, task.on_device, own.child("shuffle"), noise, channel
-        )
-        update = flatten(self._bench.network.state_dict()) - before
+        with drawing(own.child("layers")):
+            loss = task.protocol.train(
+                self._bench, task.inputs[rows], labels, task.on_device, own.child("shuffle"), noise, channel
+            )
+        update = flatten(self._live) - before
+        # Batches that a layer has counted are no model: beside weights they would drown every distance and norm.
+        update[self._counters] = 0
         if not task.protocol.cuts:
             update = task.on_device(update, noise)
         sent = device.behaviour.update(update, own.child("update"))
@@ -129,7 +149,8 @@ class LocalStep:
 
     def load(self, state: Mapping[str, Tensor]) -> Tensor:
         """Puts a state into the network and returns it as one vector."""
-        self._bench.network.load_state_dict(state)
+        for name, value in self._live.items():
+            value.copy_(state[name])
         if self._front:  # noise drawn once covers features of one front only, whatever model comes in
             self._bench.front.load_state_dict(self._front)
         self._bench.descent.reset()

@@ -23,7 +23,7 @@ class Fedprox(Fedavg):
 
     grade: ClassVar[Grade] = "measured"
 
-    proximal: Annotated[float, Field(ge=0)] = 0.01
+    proximal: Annotated[float, Field(ge=0, le=1e6)] = 0.01
 
     def pull(self) -> float:
         return self.proximal

@@ -14,7 +14,7 @@ from privet.engines import Channel
 from privet.mechanisms.chain import Chain
 from privet.parts import Grade, part
 from privet.randomness import Source
-from privet.training.contract import Bench, Promise, Protocol
+from privet.training.contract import MOST, Bench, Promise, Protocol
 from privet.training.descent import batches
 from privet.training.guarantees import of_updates
 
@@ -33,9 +33,9 @@ class Fedsgd(Protocol):
 
     grade: ClassVar[Grade] = "measured"
 
-    rounds: Annotated[int, Field(ge=1)] = 50
+    rounds: Annotated[int, Field(ge=1, le=MOST)] = 50
     local_epochs: Literal[1] = 1
-    learning_rate: Annotated[float, Field(gt=0)] = 0.1
+    learning_rate: Annotated[float, Field(gt=0, le=1e6)] = 0.1
     momentum: Literal[0] = 0
 
     def train(
