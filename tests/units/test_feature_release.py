@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 import math
 import stat
 from dataclasses import replace
@@ -187,18 +188,26 @@ PLAN = {
 
 
 def test_a_run_that_is_interrupted_goes_on_with_the_same_release(tmp_path: Path) -> None:
+    from privet.ledger import Log
     from privet.study.experiment import prepare
-    from privet.study.run import _begin
+    from privet.study.run import Session, _begin
+
+    def stop(event: str, **figures: object) -> None:
+        if event == "round":
+            raise KeyboardInterrupt
+
+    def session(name: str, progress: Callable[..., None]) -> Session:
+        experiment = prepare(plan, secret=secret)
+        folder = _begin(experiment, tmp_path / name, [])
+        return Session(experiment, folder, Log(folder / "records.jsonl"), progress)
 
     plan = privet.Plan.from_table(PLAN)
     folder, secret = tmp_path / "run", bytes(range(32))
-    session = _begin(prepare(plan, secret=secret), folder, [])
-    session.progress = lambda event, **figures: (_ for _ in ()).throw(KeyboardInterrupt) if event == "round" else None
     with pytest.raises(KeyboardInterrupt):
-        session.finish()
+        session("run", stop).finish()
     assert read_secret(folder) == secret
     resumed = privet.run(plan, resume=folder)
     assert read_secret(folder) is None
-    whole = _begin(prepare(plan, secret=secret), tmp_path / "whole", []).finish()
+    whole = session("whole", lambda event, **figures: None).finish()
     assert resumed.metrics["digest"] == whole.metrics["digest"]
     assert json.loads((folder / "metrics.json").read_text())["guarantees"][2]["releases"] == 1

@@ -61,8 +61,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
                 self.send_header("Content-Length", str(len(rest)))
             self.end_headers()
             rest = rest[: state.breaks_after]
+            state.sent += len(rest)  # before it is written: the test may look as soon as the bytes are there
             self.wfile.write(rest)
-            state.sent += len(rest)
             if state.stall:
                 self.wfile.flush()
                 state.stall.wait(5)

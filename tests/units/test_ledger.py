@@ -66,9 +66,10 @@ def test_removed_swapped_repeated_and_foreign_lines_are_refused(path: Path, chan
         verify(path)
 
 
-def test_line_cut_short_by_a_crash_is_dropped(path: Path) -> None:
+@pytest.mark.parametrize("lost", [1, 20])
+def test_line_cut_short_by_a_crash_is_dropped(path: Path, lost: int) -> None:
     whole = path.read_bytes()
-    path.write_bytes(whole[:-20])
+    path.write_bytes(whole[:-lost])
     log = Log(path)
     assert len(log.records) == 4
     log.append("round", {"round": 4})

@@ -114,14 +114,14 @@ def _read(path: Path) -> tuple[list[Record], int]:
     previous, intact = GENESIS, 0
     lines = path.read_bytes().splitlines(keepends=True)
     for number, line in enumerate(lines):
+        if not line.endswith(b"\n"):  # only a crash leaves such a line; the next record would be glued to it
+            break
         try:
             fields = json.loads(line)
             claimed = fields.pop("hash")
             record = Record(**fields)
             sound = record.hash == claimed and record.previous == previous and record.index == number
         except (ValueError, KeyError, TypeError, AttributeError):
-            if number == len(lines) - 1 and not line.endswith(b"\n"):
-                break
             sound = False
         if not sound:
             raise RunError(
