@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 import math
 import stat
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
