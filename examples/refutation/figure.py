@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,16 +59,12 @@ def holding() -> dict[str, Any] | None:
     if not path.is_file():
         return None
 
-    def walk(value: Any) -> Iterator[dict[str, Any]]:
-        if isinstance(value, dict):
-            if isinstance(value.get("epsilon"), int | float) and isinstance(value.get("accuracy"), int | float):
-                yield value
-            value = list(value.values())
-        if isinstance(value, list):
-            for item in value:
-                yield from walk(item)
-
-    rows = [row for row in walk(json.loads(path.read_text())) if row["epsilon"] <= 2]
+    measured = [
+        {"epsilon": row["guarantee"]["epsilon"], "accuracy": row["accuracy"]}
+        for row in json.loads(path.read_text()).values()
+        if row["guarantee"]["unit"] == "record"
+    ]
+    rows = [row for row in measured if row["epsilon"] <= 2]
     return max(rows, key=lambda row: row["accuracy"], default=None)
 
 
