@@ -80,16 +80,18 @@ class InProcess:
         context = multiprocessing.get_context("fork")
         count = min(self.workers, len(devices))
         pipes = [context.Pipe(duplex=False) for _ in range(count)]
+        owners = _owners(devices, count)
+        shares = [[device for device, owner in zip(devices, owners, strict=True) if owner == k] for k in range(count)]
         processes = [
-            context.Process(target=self._serve, args=(pipes, k, devices[k::count], work, message, keep), daemon=True)
+            context.Process(target=self._serve, args=(pipes, k, shares[k], work, message, keep), daemon=True)
             for k in range(count)
         ]
         try:
             for process, (_, sending) in zip(processes, pipes, strict=True):
                 process.start()
                 sending.close()
-            for position, device in enumerate(devices):
-                yield _receive(pipes[position % count][0], device, message)
+            for device, owner in zip(devices, owners, strict=True):
+                yield _receive(pipes[owner][0], device, message)
         finally:
             for process, (receiving, _) in zip(processes, pipes, strict=True):
                 receiving.close()
@@ -117,6 +119,17 @@ class InProcess:
             pipe.send_bytes(json.dumps(head | {"traffic": [asdict(entry) for entry in reply.traffic]}).encode())
             pipe.send_bytes(to_bytes(reply.tensors))
             pipe.send_bytes(to_bytes(reply.seen))
+
+
+def _owners(devices: Sequence[Device], count: int) -> list[int]:
+    """Returns which worker takes each device: the one that has the fewest rows so far."""
+    rows = [0] * count
+    owners = []
+    for device in devices:
+        owner = rows.index(min(rows))
+        rows[owner] += max(1, device.examples)
+        owners.append(owner)
+    return owners
 
 
 def _receive(pipe: Connection, device: Device, message: Message) -> Reply:
