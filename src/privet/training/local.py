@@ -28,9 +28,14 @@ COORDINATOR = "coordinator"
 @contextmanager
 def drawing(source: Source) -> Iterator[None]:
     """Runs a block whose torch layers draw (first weights, dropout) from a source that carries no guarantee."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(source.generator().initial_seed())
+    before = torch.get_rng_state()
+    torch.default_generator.manual_seed(
+        source.generator().initial_seed()
+    )  # torch.manual_seed walks the stack each time
+    try:
         yield
+    finally:
+        torch.set_rng_state(before)
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +137,8 @@ class LocalStep:
             )
         update = flatten(self._live) - before
         # Batches that a layer has counted are no model: beside weights they would drown every distance and norm.
-        update[self._counters] = 0
+        if len(self._counters):
+            update[self._counters] = 0
         if not task.protocol.cuts:
             update = task.on_device(update, noise)
         sent = device.behaviour.update(update, own.child("update"))
