@@ -23,9 +23,11 @@ from privet.mechanisms.chain import Chain
 from privet.mechanisms.clip import Clip
 from privet.models.contract import Model
 from privet.models.hog_linear import HogLinear
+from privet.models.mlp import Mlp
 from privet.randomness import Source, seeded, system
+from privet.study.baselines import train_alone
 from privet.training import Task
-from privet.training.contract import Promise
+from privet.training.contract import Lesson, Promise
 from privet.training.per_record import PerRecord
 from privet.training.precision import Precision
 from privet.training.protocols.dp_sgd import DpSgd
@@ -65,7 +67,7 @@ def batch_sizes(protocol: DpSgd, seed: int = 1) -> np.ndarray:
     PerRecord(bench.network, (DIMENSION,))  # what its own checks send through
     probes = len(watching.sizes)
     watching.sizes.clear()
-    task.protocol.train(bench, task.inputs, task.labels, Chain(), seeded(1), seeded(seed), Channel("d", 1))
+    task.protocol.train(Lesson(bench, task.inputs, task.labels, Chain(), seeded(1), seeded(seed), Channel("d", 1)))
     taken = watching.sizes[probes:]
     steps = protocol.steps(ROWS)
     return np.array(taken + [0] * (steps - len(taken)))
@@ -131,7 +133,7 @@ def noise_of(protocol: DpSgd) -> Tensor:
 
     bench = replace(bench, descent=Descent(network.parameters()))
     before = bench.descent.values.clone()
-    task.protocol.train(bench, task.inputs, task.labels, Chain(), seeded(1), system(), Channel("d", 1))
+    task.protocol.train(Lesson(bench, task.inputs, task.labels, Chain(), seeded(1), system(), Channel("d", 1)))
     return (bench.descent.values - before) * protocol.batch_size / protocol.learning_rate
 
 
@@ -236,6 +238,12 @@ def test_features_are_made_once_a_device_and_again_for_other_rows() -> None:
     calls: list[int] = []
     bench.network.histograms.register_forward_hook(lambda module, given, made: calls.append(len(made)))
     for rows in (slice(0, 10), slice(0, 10), slice(4, 14)):
-        protocol.train(bench, inputs[rows], labels[rows], Chain(), seeded(1), seeded(2), Channel("d", 1))
+        protocol.train(Lesson(bench, inputs[rows], labels[rows], Chain(), seeded(1), seeded(2), Channel("d", 1)))
     assert calls.count(10) == 2
     assert torch.equal(bench.kept["d"][1], bench.network.histograms(inputs[4:14]))
+
+
+def test_whoever_trains_alone_adds_no_noise() -> None:
+    tasks = [task_of(DpSgd(batch_size=8, noise_multiplier=noise), Mlp()) for noise in (0.0, 1000.0)]
+    quiet, noisy = (train_alone(task, task.inputs, task.labels) for task in tasks)
+    assert all(torch.equal(quiet[name], noisy[name]) for name in quiet)

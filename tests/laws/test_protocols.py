@@ -70,12 +70,11 @@ def protocol(request: pytest.FixtureRequest):
 def test_it_learns(protocol) -> None:
     task = task_of(replace(protocol, rounds=40, learning_rate=0.05).quiet())  # 96 rows can't be learnt privately
     coordinator = Coordinator(InProcess(), LocalStep(task), devices(4), Mean(), Chain())
-    network = task.network()
-    predict = predictor(task, network, Chain(), seeded(0))
-    before = accuracy(predict, task.inputs, task.labels)
-    *_, last = coordinator.rounds(clone(network.state_dict()), 1, 40, seeded(0))
-    network.load_state_dict(last.state)
-    assert accuracy(predict, task.inputs, task.labels) > max(before, 0.9)
+    start = clone(task.network().state_dict())
+    before = accuracy(predictor(task, start, Chain(), seeded(0)), task.inputs, task.labels)
+    *_, last = coordinator.rounds(start, 1, 40, seeded(0))
+    after = accuracy(predictor(task, last.state, Chain(), seeded(0)), task.inputs, task.labels)
+    assert after > max(before, 0.9)
 
 
 def test_same_seed_same_bits_whatever_the_workers(protocol) -> None:

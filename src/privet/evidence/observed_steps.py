@@ -16,7 +16,7 @@ from privet.engines import Channel
 from privet.evidence.canaries import Sums
 from privet.mechanisms.chain import Chain
 from privet.randomness import Source
-from privet.training.contract import Bench
+from privet.training.contract import Bench, Lesson
 from privet.training.descent import Descent
 from privet.training.precision import Precision
 from privet.training.protocols.dp_sgd import DpSgd
@@ -71,6 +71,6 @@ def _watched(protocol: DpSgd, inputs: Tensor, labels: Tensor, rounds: int, rng: 
     bench = Bench(network, network, nn.Sequential(), descent, Precision())
     for number in range(1, rounds + 1):
         shuffle, noise = rng.child("shuffle", number), rng.child("noise", number)
-        protocol.train(bench, inputs, labels, Chain(), shuffle, noise, Channel("canary", number))
+        protocol.train(Lesson(bench, inputs, labels, Chain(), shuffle, noise, Channel("canary", number)))
     # The code divides each sum by the batch it expects.
     return torch.stack(descent.seen) * (protocol.rate(len(labels)) * len(labels))

@@ -16,6 +16,7 @@ from privet.randomness import seeded
 from privet.study.experiment import Experiment
 from privet.tensors import State, clone
 from privet.training import Task
+from privet.training.contract import Lesson
 from privet.training.evaluate import accuracy, predictor
 from privet.training.local import drawing
 
@@ -39,7 +40,7 @@ def train_alone(task: Task, rows: torch.Tensor, labels: torch.Tensor, *path: str
     with drawing(rng.child("layers")):
         for _ in range(task.protocol.rounds):
             bench.descent.reset()
-            task.protocol.train(bench, rows, labels, quiet.on_device, rng, rng, channel)
+            quiet.protocol.train(Lesson(bench, rows, labels, quiet.on_device, rng, rng, channel))
     return clone(bench.network.state_dict())
 
 
@@ -58,9 +59,7 @@ def baselines(experiment: Experiment, skip: Container[str] = ()) -> Iterator[tup
     def work(device: Device, message: Message, channel: Channel) -> Reply:
         rows = torch.from_numpy(device.shard)
         state = train_alone(task, task.inputs[rows], task.labels[rows], device.identity)
-        network = task.network()
-        network.load_state_dict(state)
-        predict = predictor(task, network, task.quiet().on_device, seeded(0))
+        predict = predictor(task, state, task.quiet().on_device, seeded(0))
         reached = accuracy(predict, inputs, labels)
         keep = state if device.identity == CENTRALISED else {}
         return Reply(device.identity, 0, tensors=keep, fields={"accuracy": reached})

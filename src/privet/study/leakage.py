@@ -79,9 +79,8 @@ def leak(experiment: Experiment, number: int, attack: Attack, state: State, seen
 
 
 def _query(experiment: Experiment, state: State) -> Query:
-    task, network = experiment.task, experiment.task.network()
-    network.load_state_dict(state)
-    return predictor(task, network, task.quiet().on_device, seeded(0))
+    task = experiment.task
+    return predictor(task, state, task.quiet().on_device, seeded(0))
 
 
 def _halves(experiment: Experiment) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:

@@ -278,14 +278,12 @@ class Session:
 
     def _accuracies(self, state: State, number: int) -> dict[str, float | None]:
         task, (inputs, labels) = self.experiment.task, self.experiment.test
-        network = task.network()
-        network.load_state_dict(state)
         quiet = task.on_device.without_noise()
         noise: Source = task.noise("evaluation", number)
         noisy = None
         if task.protocol.cuts and quiet != task.on_device:
-            noisy = accuracy(predictor(task, network, task.on_device, noise), inputs, labels)
-        plain = accuracy(predictor(task, network, quiet, noise), inputs, labels)
+            noisy = accuracy(predictor(task, state, task.on_device, noise), inputs, labels)
+        plain = accuracy(predictor(task, state, quiet, noise), inputs, labels)
         return {"accuracy": plain, "accuracy_with_noise": noisy}
 
     def _compare(self) -> State | None:
@@ -307,10 +305,8 @@ class Session:
         seen = self._recorded(f"view-{EDGE}", kept[EDGE]) if EDGE in kept else {}
         judge = None
         if clean is not None:
-            network = self.experiment.task.network()
-            network.load_state_dict(clean)
             task = self.experiment.task
-            judge = predictor(task, network, task.on_device.without_noise(), task.noise("judge"))
+            judge = predictor(task, clean, task.on_device.without_noise(), task.noise("judge"))
         done = {record.body["number"] for record in self.log.of("attack")}
         for number, attack in enumerate(self.experiment.plan.attack_parts):
             if number in done:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Self
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -17,7 +18,7 @@ from privet.models import Model
 from privet.parts import Part, part
 from privet.randomness import Source
 from privet.training.cohort import Cohort
-from privet.training.descent import Descent
+from privet.training.descent import Descent, batches
 from privet.training.precision import Precision
 
 MOST = 1_000_000
@@ -42,6 +43,29 @@ class Bench:
     descent: Descent
     precision: Precision
     kept: dict[str, tuple[float, Tensor]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What one device trains with in one round.
+
+    Attributes:
+        bench: where it trains.
+        inputs: shape (n, ...).
+        labels: shape (n,).
+        mechanisms: what features pass before they leave the device, if the protocol sends any.
+        rng: shuffles.
+        noise: the source of the mechanisms' noise.
+        channel: what crosses to others goes through it.
+    """
+
+    bench: Bench
+    inputs: Tensor
+    labels: Tensor
+    mechanisms: Chain
+    rng: Source
+    noise: Source
+    channel: Channel
 
 
 @dataclass(frozen=True)
@@ -108,27 +132,29 @@ class Protocol(Part):
         return self
 
     @abstractmethod
-    def train(
-        self,
-        bench: Bench,
-        inputs: Tensor,
-        labels: Tensor,
-        mechanisms: Chain,
-        rng: Source,
-        noise: Source,
-        channel: Channel,
-    ) -> float:
+    def train(self, lesson: Lesson) -> float:
         """Trains the bench's network on one device's rows for one round; returns the mean loss of the last epoch.
 
         Args:
-            bench: holds the global model's values.
-            inputs: shape (n, ...).
-            labels: shape (n,).
-            mechanisms: what features pass before they leave the device, if the protocol sends any.
-            rng: shuffles.
-            noise: the source of the mechanisms' noise.
-            channel: what crosses to others goes through it.
+            lesson: the device's rows; its bench holds the global model's values.
         """
+
+    def passes(self, lesson: Lesson, learn: Callable[[Tensor, int], Tensor]) -> float:
+        """Passes over a device's rows, a step of descent a batch; returns the mean loss of the last pass.
+
+        Args:
+            lesson: whose rows.
+            learn: accumulates the gradients of one batch, given its rows and the number of the pass, and
+                returns its loss, detached.
+        """
+        mean = torch.zeros(())
+        for number in range(self.local_epochs):
+            total, parts = torch.zeros(()), batches(len(lesson.labels), self.batch_size, lesson.rng)
+            for rows in parts:
+                total += learn(rows, number)
+                lesson.bench.descent.step(self.learning_rate, self.momentum)
+            mean = total / len(parts)
+        return float(mean)
 
     @abstractmethod
     def guarantees(self, promise: Promise) -> Sequence[Guarantee]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from privet.mechanisms.chain import Chain
 from privet.randomness import Source
@@ -16,16 +16,18 @@ AT_ONCE = 500
 """Inputs in memory at once."""
 
 
-def predictor(task: Task, network: nn.Sequential, mechanisms: Chain, noise: Source) -> Callable[[Tensor], Tensor]:
+def predictor(task: Task, state: Mapping[str, Tensor], mechanisms: Chain, noise: Source) -> Callable[[Tensor], Tensor]:
     """Returns a function from inputs (n, ...) to logits (n, classes).
 
     Args:
         task: which protocol and model. Where one record changes what is made of another, inputs go in
             batches as in training; else in batches of :data:`AT_ONCE`, which changes no answer.
-        network: holds the values; it is put into evaluation mode, without dropout.
+        state: the model's values; it answers in evaluation mode, without dropout.
         mechanisms: what features pass; ``Chain()`` for none.
         noise: their noise.
     """
+    network = task.network()
+    network.load_state_dict(state)
     front, head = task.protocol.split(task.model, network.eval())
     size = task.protocol.batch_size if task.couples_records else AT_ONCE
 

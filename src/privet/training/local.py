@@ -17,7 +17,7 @@ from privet.mechanisms.chain import Chain
 from privet.models import Model
 from privet.randomness import Source, keyed, seeded, system
 from privet.tensors import clone, flatten
-from privet.training.contract import Bench, Protocol
+from privet.training.contract import Bench, Lesson, Protocol
 from privet.training.descent import Descent
 from privet.training.precision import Precision
 from privet.training.protocols.split_federated import EDGE
@@ -132,8 +132,9 @@ class LocalStep:
         noise = task.once(device.identity) if task.protocol.once else task.noise(device.identity, message.round)
         before = self.load(message.tensors)
         with drawing(own.child("layers")):
+            shuffle = own.child("shuffle")
             loss = task.protocol.train(
-                self._bench, task.inputs[rows], labels, task.on_device, own.child("shuffle"), noise, channel
+                Lesson(self._bench, task.inputs[rows], labels, task.on_device, shuffle, noise, channel)
             )
         update = flatten(self._live) - before
         # Batches that a layer has counted are no model: beside weights they would drown every distance and norm.

@@ -19,12 +19,10 @@ from torch import Tensor, nn
 
 from privet.accounting import Guarantee, Sensitivity
 from privet.accounting.accountants import guarantee
-from privet.engines import Channel
 from privet.errors import PartError
-from privet.mechanisms.chain import Chain
 from privet.parts import Grade, part
 from privet.randomness import Source
-from privet.training.contract import Bench, Promise, Protocol
+from privet.training.contract import Bench, Lesson, Promise, Protocol
 from privet.training.per_record import Clipping, PerRecord
 from privet.training.sampling import Poisson
 
@@ -104,18 +102,10 @@ class DpSgd(Protocol):
         """Returns the same training, clipped but without noise: what a device does for itself."""
         return replace(self, noise_multiplier=0.0)
 
-    def train(
-        self,
-        bench: Bench,
-        inputs: Tensor,
-        labels: Tensor,
-        mechanisms: Chain,
-        rng: Source,
-        noise: Source,
-        channel: Channel,
-    ) -> float:
-        gradients = PerRecord(bench.network, tuple(inputs.shape[1:]))
-        features = _features(gradients, bench, inputs, channel.device)
+    def train(self, lesson: Lesson) -> float:
+        bench, labels, noise = lesson.bench, lesson.labels, lesson.noise
+        gradients = PerRecord(bench.network, tuple(lesson.inputs.shape[1:]))
+        features = _features(gradients, bench, lesson.inputs, lesson.channel.device)
         rate, limit = self.rate(len(labels)), self.clipping_norm
         clipping: Clipping = "per-layer" if self.clipping == "per-layer" else "flat"
         total = bench.descent.gradients

@@ -20,7 +20,7 @@ from privet.mechanisms.randomised_response import RandomisedResponse
 from privet.models import Model
 from privet.parts import Grade, part
 from privet.randomness import Source
-from privet.training.contract import Bench, Promise, Protocol
+from privet.training.contract import Bench, Lesson, Promise, Protocol
 from privet.training.descent import batches
 from privet.training.guarantees import of_released_features
 from privet.training.protocols.split_federated import EDGE
@@ -87,37 +87,26 @@ class FeatureRelease(Protocol):
     def split(self, model: Model, network: nn.Sequential) -> tuple[nn.Sequential, nn.Sequential]:
         return model.cut(network, self.cut)
 
-    def train(
-        self,
-        bench: Bench,
-        inputs: Tensor,
-        labels: Tensor,
-        mechanisms: Chain,
-        rng: Source,
-        noise: Source,
-        channel: Channel,
-    ) -> float:
-        features = self._release(bench, inputs, mechanisms, noise.child("features"))
+    def train(self, lesson: Lesson) -> float:
+        bench, noise = lesson.bench, lesson.noise
+        features = self._release(bench, lesson.inputs, lesson.mechanisms, noise.child("features"))
         with torch.no_grad():
             classes = bench.head(features[:1]).shape[1]
         keep = self.keep(classes)
-        labels = self.answers(labels, classes, noise.child("labels"))
-        self._send(channel, features.flatten(1), labels)
+        labels = self.answers(lesson.labels, classes, noise.child("labels"))
+        self._send(lesson.channel, features.flatten(1), labels)
         seen = labels.bincount(minlength=classes) / len(labels)
         other = (1 - keep) / (classes - 1)
         share = ((seen - other) / (keep - other)).clamp_min(_RARE)
-        loss = torch.zeros(())
-        for _ in range(self.local_epochs):
-            total, parts = torch.zeros(()), batches(len(labels), self.batch_size, rng)
-            for rows in parts:
-                with bench.precision.autocast():
-                    logits = bench.head(features[rows])
-                one = likelihood_of_labels(logits.float(), labels[rows], share, keep)
-                one.backward()
-                bench.descent.step(self.learning_rate, self.momentum)
-                total += one.detach()
-            loss = total / len(parts)
-        return float(loss)
+
+        def learn(rows: Tensor, number: int) -> Tensor:
+            with bench.precision.autocast():
+                logits = bench.head(features[rows])
+            loss = likelihood_of_labels(logits.float(), labels[rows], share, keep)
+            loss.backward()
+            return loss.detach()
+
+        return self.passes(lesson, learn)
 
     @torch.no_grad()
     def _release(self, bench: Bench, inputs: Tensor, mechanisms: Chain, noise: Source) -> Tensor:

@@ -9,12 +9,8 @@ import torch
 from torch import Tensor
 
 from privet.accounting import Guarantee
-from privet.engines import Channel
-from privet.mechanisms.chain import Chain
 from privet.parts import Grade, part
-from privet.randomness import Source
-from privet.training.contract import Bench, Promise, Protocol
-from privet.training.descent import batches
+from privet.training.contract import Lesson, Promise, Protocol
 from privet.training.guarantees import of_updates
 
 
@@ -29,32 +25,20 @@ class Fedavg(Protocol):
 
     grade: ClassVar[Grade] = "measured"
 
-    def train(
-        self,
-        bench: Bench,
-        inputs: Tensor,
-        labels: Tensor,
-        mechanisms: Chain,
-        rng: Source,
-        noise: Source,
-        channel: Channel,
-    ) -> float:
+    def train(self, lesson: Lesson) -> float:
+        bench, inputs, labels = lesson.bench, lesson.inputs, lesson.labels
         start = bench.descent.values.clone() if self.pull() else None
-        loss = torch.zeros(())
-        for _ in range(self.local_epochs):
-            total = torch.zeros(())
-            parts = batches(len(labels), self.batch_size, rng)
-            for rows in parts:
-                with bench.precision.autocast():
-                    logits = bench.network(inputs[rows])
-                loss = torch.nn.functional.cross_entropy(logits.float(), labels[rows])
-                loss.backward()
-                if start is not None:
-                    bench.descent.gradients.add_(bench.descent.values - start, alpha=self.pull())
-                bench.descent.step(self.learning_rate, self.momentum)
-                total += loss.detach()
-            loss = total / len(parts)
-        return float(loss)
+
+        def learn(rows: Tensor, number: int) -> Tensor:
+            with bench.precision.autocast():
+                logits = bench.network(inputs[rows])
+            loss = torch.nn.functional.cross_entropy(logits.float(), labels[rows])
+            loss.backward()
+            if start is not None:
+                bench.descent.gradients.add_(bench.descent.values - start, alpha=self.pull())
+            return loss.detach()
+
+        return self.passes(lesson, learn)
 
     def pull(self) -> float:
         """Returns how strongly a device is pulled back to the global model (FedProx's mu); 0 here."""

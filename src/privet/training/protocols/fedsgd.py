@@ -7,14 +7,10 @@ from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from privet.accounting import Guarantee
-from privet.engines import Channel
-from privet.mechanisms.chain import Chain
 from privet.parts import Grade, part
-from privet.randomness import Source
-from privet.training.contract import MOST, Bench, Promise, Protocol
+from privet.training.contract import MOST, Lesson, Promise, Protocol
 from privet.training.descent import batches
 from privet.training.guarantees import of_updates
 
@@ -38,16 +34,8 @@ class Fedsgd(Protocol):
     learning_rate: Annotated[float, Field(gt=0, le=1e6)] = 0.1
     momentum: Literal[0] = 0
 
-    def train(
-        self,
-        bench: Bench,
-        inputs: Tensor,
-        labels: Tensor,
-        mechanisms: Chain,
-        rng: Source,
-        noise: Source,
-        channel: Channel,
-    ) -> float:
+    def train(self, lesson: Lesson) -> float:
+        bench, inputs, labels = lesson.bench, lesson.inputs, lesson.labels
         total = torch.zeros(())
         for rows in batches(len(labels), self.batch_size):
             with bench.precision.autocast():

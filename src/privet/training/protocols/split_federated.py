@@ -5,17 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from privet.accounting import Guarantee
-from privet.engines import Channel
-from privet.mechanisms.chain import Chain
 from privet.models import Model
 from privet.parts import Grade, part
-from privet.randomness import Source
-from privet.training.contract import Bench, Promise, Protocol
-from privet.training.descent import batches
+from privet.training.contract import Lesson, Promise, Protocol
 from privet.training.edge import EdgeServer
 from privet.training.guarantees import of_features
 
@@ -47,39 +42,29 @@ class SplitFederated(Protocol):
     def split(self, model: Model, network: nn.Sequential) -> tuple[nn.Sequential, nn.Sequential]:
         return model.cut(network, self.cut)
 
-    def train(
-        self,
-        bench: Bench,
-        inputs: Tensor,
-        labels: Tensor,
-        mechanisms: Chain,
-        rng: Source,
-        noise: Source,
-        channel: Channel,
-    ) -> float:
+    def train(self, lesson: Lesson) -> float:
+        bench, channel = lesson.bench, lesson.channel
         edge = EdgeServer(bench.head, bench.precision)
         channel.send(channel.device, EDGE, "head", dict(bench.head.state_dict()))
-        mean = torch.zeros(())
-        for epoch in range(self.local_epochs):
-            total = torch.zeros(())
-            parts = batches(len(labels), self.batch_size, rng)
-            for rows in parts:
-                with bench.precision.autocast():
-                    features = bench.front(inputs[rows])
-                released = mechanisms(features.flatten(1).float(), noise)
-                channel.send(channel.device, EDGE, "features and labels", {"f": released, "l": labels[rows]})
-                if channel.keeps(EDGE):
-                    channel.remember("features", released, rows, epoch)
-                    channel.remember("labels", labels[rows], rows, epoch)
-                gradient, loss = edge.train(released.view(features.shape), labels[rows])
-                channel.send(EDGE, channel.device, "gradient", {"g": gradient})
-                if released.requires_grad:
-                    released.backward(gradient.flatten(1))
-                bench.descent.step(self.learning_rate, self.momentum)
-                total += loss
-            mean = total / len(parts)
+
+        def learn(rows: Tensor, number: int) -> Tensor:
+            labels = lesson.labels[rows]
+            with bench.precision.autocast():
+                features = bench.front(lesson.inputs[rows])
+            released = lesson.mechanisms(features.flatten(1).float(), lesson.noise)
+            channel.send(channel.device, EDGE, "features and labels", {"f": released, "l": labels})
+            if channel.keeps(EDGE):
+                channel.remember("features", released, rows, number)
+                channel.remember("labels", labels, rows, number)
+            gradient, loss = edge.train(released.view(features.shape), labels)
+            channel.send(EDGE, channel.device, "gradient", {"g": gradient})
+            if released.requires_grad:
+                released.backward(gradient.flatten(1))
+            return loss
+
+        mean = self.passes(lesson, learn)
         channel.send(EDGE, channel.device, "head", dict(bench.head.state_dict()))
-        return float(mean)
+        return mean
 
     def guarantees(self, promise: Promise) -> Sequence[Guarantee]:
         return of_features(promise, self.rounds * self.local_epochs)
