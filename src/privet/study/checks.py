@@ -50,6 +50,13 @@ def _hostile(plan: Contents) -> Iterator[PlanError]:
         )
 
 
+def _budget(plan: Contents) -> Iterator[PlanError]:
+    if plan.privacy.budget_book is not None and plan.privacy.budget_epsilon is None:
+        yield PlanError(
+            "privacy.budget_book keeps a budget, and the plan sets none", do="set privacy.budget_epsilon as well"
+        )
+
+
 def _enough_updates(plan: Contents) -> Iterator[PlanError]:
     devices, rule = plan.fleet.devices, plan.aggregation
     if rule.minimum() > devices:
@@ -212,6 +219,7 @@ def _mechanisms(plan: Contents) -> Iterator[tuple[str, Mechanism]]:
 CHECKS: tuple[Callable[[Contents], Iterator[PlanError]], ...] = (
     _profiles,
     _hostile,
+    _budget,
     _enough_updates,
     _cut,
     _normalisation,
