@@ -1,0 +1,1 @@
+"""Published cryptography over libsodium: signatures and a verifiable random function. Unaudited."""
