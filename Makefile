@@ -45,6 +45,8 @@ figures: install ## every figure of docs/figures (hours; needs the full MNIST), 
 	$(BIN)/python examples/private/results.py
 	$(BIN)/python examples/refutation/check.py
 	$(BIN)/python examples/refutation/figure.py
+	$(BIN)/python examples/ledger/sortition.py
+	$(BIN)/python examples/ledger/reputation.py
 	$(PYTEST) -m slow tests/integration
 
 bench: install ## ratios against the goals, side by side in one run

@@ -7,6 +7,7 @@
     |   |-- PlanError                a plan's key, type, range or combination of parts
     |   |-- PartError                no such part, or its fields are wrong
     |   |-- DataError                a data set is missing, damaged or unusable
+    |   |-- ContentError             content is missing, damaged or not what its address names
     |   |-- RunError                 a run folder is missing, damaged or of another plan
     |   `-- MissingExtraError        an optional dependency is not installed
     |-- RefusedError                 exit 3: a policy (consent, budget, too few replies) said no
@@ -60,6 +61,10 @@ class PartError(InputError):
 
 class DataError(InputError):
     """A data set is missing, damaged or unusable."""
+
+
+class ContentError(InputError):
+    """Content is missing, damaged or not what its address names."""
 
 
 class RunError(InputError):

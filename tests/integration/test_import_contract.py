@@ -44,6 +44,8 @@ def test_an_unlisted_folder_fails(copy):
         ("training/sideways.py", "import privet.attacks.contract"),
         ("ledger/heavy.py", "import torch"),
         ("ledger/heavy.py", "import privet.tensors"),
+        ("crypto/heavy.py", "import torch"),
+        ("crypto/sideways.py", "import privet.accounting"),
     ],
 )
 def test_an_import_that_is_not_allowed_fails(copy, path, line):

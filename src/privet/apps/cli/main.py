@@ -78,6 +78,8 @@ class LazyGroup(click.Group):
         "parts": ("privet.apps.cli.parts:parts", "List the parts a plan can name, with meaning and grade."),
         "data": ("privet.apps.cli.data:data", "List, bring and check data sets."),
         "privacy": ("privet.apps.cli.privacy:privacy", "Noise for an epsilon, and epsilon for a noise."),
+        "ledger": ("privet.apps.cli.ledger:ledger", "Replay a consortium ledger, show its blocks."),
+        "bench": ("privet.apps.cli.bench:bench", "Measure on this machine who leads a ledger's rounds."),
         "doctor": ("privet.apps.cli.doctor:doctor", "Check this machine: Python, torch, disk, memory."),
     },
 )
