@@ -39,6 +39,7 @@ docs: install ## build the pages into site/
 
 figures: install ## the figures of examples/paper_002, and the wheel in an empty environment
 	$(BIN)/python examples/paper_002/figures.py
+	$(BIN)/python examples/robustness.py
 	$(PYTEST) -m slow tests/integration
 
 bench: install ## ratios against the goals, side by side in one run
