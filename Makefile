@@ -37,9 +37,17 @@ check: install ## format, lint, types, the import contract, the README against -
 docs: install ## build the pages into site/
 	$(BIN)/mkdocs build --strict --quiet
 
-figures: install ## the figures of examples/paper_002, and the wheel in an empty environment
+figures: install ## every figure of docs/figures (hours; needs the full MNIST), and the wheel in an empty environment
 	$(BIN)/python examples/paper_002/figures.py
+	$(BIN)/python examples/hostile_home.py
 	$(BIN)/python examples/robustness.py
+	$(BIN)/python examples/optimisers/compare.py
+	$(BIN)/python examples/attacks/gradient_attacks.py
+	$(BIN)/python examples/private/noise_averages_out.py
+	$(BIN)/python examples/private/feature_release.py
+	$(BIN)/python examples/private/results.py
+	$(BIN)/python examples/refutation/check.py
+	$(BIN)/python examples/refutation/figure.py
 	$(PYTEST) -m slow tests/integration
 
 bench: install ## ratios against the goals, side by side in one run

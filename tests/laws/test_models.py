@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,6 +14,7 @@ from privet.errors import PartError
 from privet.models.cost import multiplications, parameters
 from privet.models.hog_linear import Hog, HogLinear
 from privet.models.imported import Given, as_stages
+from privet.models.scattering_linear import Scattering
 from privet.models.smart_home_cnn import SmartHomeCnn
 
 SHAPE = (1, 28, 28)
@@ -63,14 +65,21 @@ def test_same_seed_builds_the_same_values(model) -> None:
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
-@pytest.mark.parametrize("name", ["lenet", "smart-home-cnn", "hog-linear"])
+@pytest.mark.parametrize("name", ["lenet", "smart-home-cnn", "hog-linear", "scattering-linear"])
 def test_images_too_small_are_refused(name: str) -> None:
     with pytest.raises(PartError, match="can't take inputs of shape"):
         parts.build("models", {"name": name}).build((1, 3, 3), 10)
 
 
 @pytest.mark.parametrize(
-    ("name", "count"), [("lenet", 61_706), ("smart-home-cnn", 149_642), ("mlp", 101_770), ("hog-linear", 3_930)]
+    ("name", "count"),
+    [
+        ("lenet", 61_706),
+        ("smart-home-cnn", 149_642),
+        ("mlp", 101_770),
+        ("hog-linear", 3_930),
+        ("scattering-linear", 12_260),
+    ],
 )
 def test_parameter_counts(name: str, count: int) -> None:
     assert parameters(parts.build("models", {"name": name}).build(SHAPE, 10)) == count
@@ -123,6 +132,51 @@ def test_histograms_are_the_slow_ones_and_never_leave_the_unit_sphere() -> None:
     torch.testing.assert_close(made.norm(dim=1), torch.ones(3))
     assert not Hog(8)(torch.full((1, 1, 12, 12), 0.3)).any()
     assert not HogLinear().build(SHAPE, 10)[0].state_dict()
+
+
+def slow_scattering(image: torch.Tensor, directions: int) -> torch.Tensor:
+    """One image's coefficients, each wavelet put on each pixel by itself."""
+
+    def wavelet(octave: int, turn: float) -> np.ndarray:
+        spread, side = 0.8 * 2**octave, math.ceil(2.4 * 2**octave)
+        y, x = np.mgrid[-side : side + 1, -side : side + 1]
+        along, across = x * math.cos(turn) + y * math.sin(turn), y * math.cos(turn) - x * math.sin(turn)
+        bell = np.exp(-(along**2 + (4 / directions * across) ** 2) / (2 * spread**2))
+        wave = bell * np.exp(0.75j * math.pi / 2**octave * along)
+        return (wave - bell * wave.sum() / bell.sum()) * 4 / directions / (2 * math.pi * spread**2)
+
+    def passed(plane: np.ndarray, taps: np.ndarray, step: int, reach: int) -> np.ndarray:
+        padded, size = np.pad(plane, reach, "edge"), len(taps)
+        places = range(0, len(plane), step)
+        return np.array([[(padded[y : y + size, x : x + size] * taps).sum() for x in places] for y in places])
+
+    def modulus(plane: np.ndarray, octave: int, k: int, step: int) -> np.ndarray:
+        return np.abs(passed(plane, wavelet(octave, k * math.pi / directions), step, math.ceil(2.4 * 2**octave)))
+
+    def average(plane: np.ndarray, step: int) -> np.ndarray:
+        reach = 2 * step - 1 + step // 2
+        bell = np.exp(-((np.arange(-reach, reach + step) - (step - 1) / 2) ** 2) / (2 * (0.4 * step) ** 2))
+        return passed(plane, np.outer(bell, bell) / bell.sum() ** 2, step, reach)
+
+    grey, turns = image.mean(0).double().numpy(), range(directions)
+    fine = [modulus(grey, 0, k, 1) for k in turns]
+    orders = [
+        [average(grey, 4)],
+        [average(one, 4) for one in fine] + [average(modulus(grey, 1, k, 2), 2) for k in turns],
+        [average(modulus(one, 1, k, 2), 2) for one in fine for k in turns],
+    ]
+    rows = [np.array(order).ravel() for order in orders]
+    whole = np.concatenate([(row - row.mean()) / math.sqrt(row.var() + 1e-5) for row in rows])
+    return torch.from_numpy(whole / np.linalg.norm(whole)).float()
+
+
+def test_scattering_is_the_slow_one_and_never_leaves_the_unit_sphere() -> None:
+    images = torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    made = Scattering(4)(images)
+    torch.testing.assert_close(made, torch.stack([slow_scattering(one, 4) for one in images]), rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(made.norm(dim=1), torch.ones(2))
+    assert Scattering(4)(torch.full((1, 1, 12, 12), 0.3)).norm() < 1e-3
+    assert not Scattering(4).state_dict()
 
 
 def test_a_given_function_is_cut_after_any_stage() -> None:

@@ -218,7 +218,7 @@ name = "clip"
 limit = 1.0
 [[mechanisms.on_device]]
 name = "gaussian"
-sigma = 3.0
+sigma = 1.5
 """
 
     def plan(self, folder: Path, *settings: str) -> Plan:
@@ -243,3 +243,37 @@ sigma = 3.0
             run(self.plan(tmp_path, *settings), out=tmp_path / "run")
         assert refused.value.exit_code == 3
         assert not (tmp_path / "run").exists()
+
+    def test_runs_share_a_book_until_it_is_spent(self, tmp_path: Path) -> None:
+        book, plan = tmp_path / "budgets.jsonl", self.plan(tmp_path, f"privacy.budget_book='{tmp_path}/budgets.jsonl'")
+        spent = [run(plan, out=tmp_path / f"run-{number}").metrics["budget"]["epsilon_spent"] for number in range(2)]
+        assert 0 < spent[0] < spent[1] <= 20
+        assert prepare(plan).plan.protocol.guarantees(prepare(plan).promise)[0].epsilon <= spent[0]
+        before = book.read_bytes()
+        with pytest.raises(RefusedError, match="would raise epsilon"):
+            run(plan, out=tmp_path / "third")
+        assert not (tmp_path / "third").exists()
+        assert book.read_bytes() == before
+        names = ["device-000", "device-001", "device-002"]
+        assert [record.body["device"] for record in Log(book).records if record.kind == "spent"] == names * 2
+
+    def test_a_run_that_goes_on_pays_once(self, tmp_path: Path) -> None:
+        plan = self.plan(tmp_path, f"privacy.budget_book='{tmp_path}/budgets.jsonl'")
+
+        def stop(event: str, **figures: Any) -> None:
+            if event == "round":
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            run(plan, out=tmp_path / "run", progress=stop)
+        before = (tmp_path / "budgets.jsonl").read_bytes()
+        assert run(plan, resume=tmp_path / "run").metrics["budget"]["epsilon_spent"] > 0
+        assert (tmp_path / "budgets.jsonl").read_bytes() == before
+
+    def test_one_device_that_can_not_pay_refuses_for_all(self, path: Path) -> None:
+        other = Budget("device-002", "training", 1.0, 0, "record")
+        with Book(path, [BUDGET, other]) as book:
+            before = path.read_bytes()
+            with pytest.raises(RefusedError, match="device-002"):
+                book.spend_each("1", ["device-001", "device-002"], "training", Laplace(0.8), unit="record")
+            assert path.read_bytes() == before

@@ -39,6 +39,14 @@ def between(one: events.DpEvent) -> np.ndarray:
     return found[41 : 41 + sum(order <= 40 for order in ORDERS[41:])]
 
 
+def test_orders_that_do_not_converge_are_not_the_users_worry(caplog: pytest.LogCaptureFixture) -> None:
+    renyi._one_sampled_gaussian.cache_clear()
+    found = divergences([(Sampled(0.08, Gaussian(1.0)), 1)])
+    assert found is not None
+    assert np.isinf(found).any()
+    assert not caplog.records
+
+
 class TestVectors:
     @settings(max_examples=20, deadline=None, derandomize=True)
     @given(noises=st.lists(st.floats(0.2, 100), min_size=1, max_size=6), count=st.integers(1, 9))

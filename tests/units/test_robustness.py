@@ -123,9 +123,8 @@ def test_the_command_prints_a_row_a_cell(as_json: bool, monkeypatch: pytest.Monk
     assert done.exit_code == 0
     if as_json:
         said = json.loads(done.stdout)
-        assert [row["attack"] for row in said["rows"]] == ["none", "quiet-backdoor"]
-        assert all(set(row) == ROW for row in said["rows"])
-        assert (said["devices"], said["hostile"]) == (20, 4)
+        assert [row["attack"] for row in said] == ["none", "quiet-backdoor"]
+        assert all(set(row) == ROW for row in said)
     else:
         assert "iid, seed 1: krum under quiet-backdoor: accuracy" in done.stdout
         assert "backdoor" in done.stdout.splitlines()[-2]

@@ -130,7 +130,8 @@ def guarantee(claim: str, event: DpEvent, sensitivity: Sensitivity, delta: float
     if sampled and sensitivity.relation == "replace-one":
         raise InputError("amplification by Poisson sampling is derived for add-or-remove-one, not for replace-one")
     figure, name = epsilon(event, delta, count=releases)
-    return Guarantee(claim, sensitivity.unit, sensitivity.relation, figure, delta, releases, name)
+    whole = events.SelfComposedDpEvent(event, releases) if math.isfinite(figure) else None
+    return Guarantee(claim, sensitivity.unit, sensitivity.relation, figure, delta, releases, name, whole)
 
 
 def _epsilon(name: Name, composed: list[DpEvent], delta: float) -> float | None:

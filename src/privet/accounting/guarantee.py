@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
 
 from privet.accounting.sensitivity import Relation, Unit
+
+if TYPE_CHECKING:
+    from dp_accounting.dp_event import DpEvent  # its package takes most of a second to import
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,7 @@ class Guarantee:
         delta: the probability that epsilon does not bound; 0 for pure differential privacy.
         releases: how often the protected thing was released.
         accountant: what derived the figure.
+        event: all releases together, as a budget is charged for them; None where nothing bounds them.
     """
 
     claim: str
@@ -30,6 +34,7 @@ class Guarantee:
     delta: float
     releases: int
     accountant: str
+    event: DpEvent | None = field(default=None, compare=False, repr=False)
 
     @property
     def formal(self) -> bool:
@@ -38,4 +43,5 @@ class Guarantee:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the fields; an infinite epsilon is ``null``, which JSON can say."""
-        return asdict(self) | {"epsilon": self.epsilon if self.formal else None}
+        told = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "event"}
+        return told | {"epsilon": self.epsilon if self.formal else None}

@@ -15,6 +15,7 @@ References:
 from __future__ import annotations
 
 import functools
+import logging
 import math
 from collections.abc import Iterable, Iterator
 
@@ -113,7 +114,13 @@ def _one(leaf: DpEvent) -> np.ndarray | None:
 
 
 def _dp_accounting(leaf: DpEvent) -> np.ndarray:
-    return np.asarray(RdpAccountant(orders=ORDERS).compose(leaf)._rdp)  # its own conversion refuses orders near 1
+    logger = logging.getLogger("absl")
+    before = logger.level
+    logger.setLevel(logging.ERROR)  # a sum that does not converge leaves its order infinite: nothing to tell a user
+    try:
+        return np.asarray(RdpAccountant(orders=ORDERS).compose(leaf)._rdp)  # its own conversion refuses orders near 1
+    finally:
+        logger.setLevel(before)
 
 
 @functools.lru_cache(maxsize=512)

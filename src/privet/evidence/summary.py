@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from privet.evidence.reading import devices, leaks, median, missing, uncaught
-from privet.evidence.wording import clean, duration, energy, finite, meaning, percent, size, statement
+from privet.evidence.wording import clean, duration, energy, finite, meaning, number, percent, size, statement
 
 _STYLES = {"good": "green", "fair": "yellow", "bad": "bold red", "": ""}
 _FIGURES = (
@@ -34,6 +34,8 @@ def rows(metrics: Mapping[str, Any]) -> list[Row]:
     if joules is not None:
         found.append(("energy per device (median)", f"{energy(joules)}, modelled", ""))
     found.extend(_guarantees(metrics))
+    if paid := metrics.get("budget"):
+        found.append((f"budget for {clean(paid.get('purpose', '?'))}", _spent(paid), ""))
     found.extend(_attacks(metrics))
     found.append(("rejected", *_rejected(metrics)))
     found.extend(_rounds(metrics))
@@ -70,6 +72,11 @@ def _guarantees(metrics: Mapping[str, Any]) -> list[Row]:
             text += f": {means.verdict}"
         found.append((f"guarantee: {clean(guarantee.get('claim', '?'))}", text, means.tone))
     return found or [("guarantee", "no formal guarantee was derived", "bad")]
+
+
+def _spent(paid: Mapping[str, Any]) -> str:
+    figures = f"epsilon {number(paid.get('epsilon_spent'))} of {number(paid.get('epsilon'))}"
+    return clean(f"{figures} per {paid.get('unit', '?')} is spent, by all runs that share {paid.get('book', '?')}")
 
 
 def _attacks(metrics: Mapping[str, Any]) -> list[Row]:

@@ -197,15 +197,41 @@ class Book:
             RefusedError: there is no budget, or it would be exceeded; nothing was recorded.
             InputError: no accountant knows the event, its unit differs, or the id was paid for something else.
         """
+        return self.spend_each(release, [device], purpose, event, unit=unit, count=count) > 0
+
+    def spend_each(
+        self, release: str, devices: Sequence[str], purpose: str, event: DpEvent, *, unit: Unit, count: int = 1
+    ) -> int:
+        """Pays for a release of each device's data, or for none: one that can't pay refuses for all.
+
+        Returns:
+            How many were paid for now.
+
+        Raises:
+            RefusedError, InputError: as :meth:`spend`.
+        """
+        asked = price(event, count)
+        body = {"release": release, "purpose": purpose, "event": str(event), "count": count} | asked.to_json()
+        new = [
+            device for device in devices if self._payable(release, device, purpose, (str(event), count), asked, unit)
+        ]
+        for device in new:
+            self._log.append("spent", body | {"device": device})
+            self._replay("spent", body | {"device": device})
+        return len(new)
+
+    def _payable(
+        self, release: str, device: str, purpose: str, what: tuple[str, int], asked: Spent, unit: Unit
+    ) -> bool:
+        """Whether a release is still to be paid for; refuses what exceeds the budget."""
         account = self._account(device, purpose)
         budget = account.budget
         if unit != budget.unit:
             raise InputError(f"the release is counted per {unit}, the budget of {device} per {budget.unit}")
         if release in account.releases:
-            if account.releases[release] != (str(event), count):
+            if account.releases[release] != what:
                 raise InputError(f"release {release!r} was paid for with other noise", do="give it an id of its own")
             return False
-        asked = price(event, count)
         before, after = account.spent.epsilon(budget.delta), account.spent.plus(asked).epsilon(budget.delta)
         if not after <= budget.epsilon:
             raise RefusedError(
@@ -214,9 +240,6 @@ class Book:
                 allowed=f"{budget.epsilon:g} at delta {budget.delta:g}",
                 do="add noise, release less often, or stop here",
             )
-        body = {"release": release, "device": device, "purpose": purpose, "event": str(event), "count": count}
-        self._log.append("spent", body | asked.to_json())
-        self._replay("spent", body | asked.to_json())
         return True
 
     def spent(self, device: str, purpose: str) -> float:

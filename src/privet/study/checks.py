@@ -61,6 +61,13 @@ def _imperfect(plan: Contents) -> Iterator[PlanError]:
         )
 
 
+def _budget(plan: Contents) -> Iterator[PlanError]:
+    if plan.privacy.budget_book is not None and plan.privacy.budget_epsilon is None:
+        yield PlanError(
+            "privacy.budget_book keeps a budget, and the plan sets none", do="set privacy.budget_epsilon as well"
+        )
+
+
 def _enough_updates(plan: Contents) -> Iterator[PlanError]:
     devices, rule = plan.fleet.devices, plan.aggregation
     if rule.minimum() > devices:
@@ -247,6 +254,7 @@ CHECKS: tuple[Callable[[Contents], Iterator[PlanError]], ...] = (
     _profiles,
     _hostile,
     _imperfect,
+    _budget,
     _enough_updates,
     _cut,
     _normalisation,

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from privet.accounting import Guarantee
 from privet.engines import InProcess
 from privet.engines.colluding import Colluding
 from privet.engines.in_process import threads
@@ -141,7 +142,7 @@ def prepare(
         ),
         head_multiplications=head,
     )
-    _within_budget(plan, experiment.promise)
+    counted(experiment)
     return experiment
 
 
@@ -179,25 +180,33 @@ def _set_aside(plan: Plan, data: Data, devices: list[Device]) -> tuple[list[Devi
     return left, Device(COORDINATOR, find_profile(plan.fleet.edge_server), own, Always(), Honest())
 
 
-def _within_budget(plan: Plan, promise: Promise) -> None:
-    """Refuses a run whose formal guarantees of the budget's unit exceed it, or that has none of that unit."""
+def counted(experiment: Experiment) -> Guarantee | None:
+    """Returns the guarantee that counts against the plan's budget: the dearest formal one of its unit.
+
+    Raises:
+        RefusedError: it exceeds the budget, or nothing is guaranteed to the budget's unit.
+    """
+    plan = experiment.plan
     budget, unit = plan.privacy.budget_epsilon, plan.privacy.budget_unit
     if budget is None:
-        return
-    formal = [one for one in plan.protocol.guarantees(promise) if one.unit == unit and one.formal]
-    for one in formal:
-        if one.epsilon > budget:
-            raise RefusedError(
-                f"epsilon {one.epsilon:.4g} per {unit} for {one.claim}",
-                allowed=f"at most {budget:g}, privacy.budget_epsilon",
-                do="add noise, train for fewer rounds, or raise the budget",
-            )
-    if not formal:
+        return None
+    derived = plan.protocol.guarantees(experiment.promise)
+    dearest = max(
+        (one for one in derived if one.unit == unit and one.formal), key=lambda one: one.epsilon, default=None
+    )
+    if dearest is None:
         raise RefusedError(
             f"nothing in the plan guarantees any epsilon per {unit}",
             allowed=f"at most {budget:g}, privacy.budget_epsilon",
             do="add mechanisms that bound and noise, or name another privacy.budget_unit",
         )
+    if dearest.epsilon > budget:
+        raise RefusedError(
+            f"epsilon {dearest.epsilon:.4g} per {unit} for {dearest.claim}",
+            allowed=f"at most {budget:g}, privacy.budget_epsilon",
+            do="add noise, train for fewer rounds, or raise the budget",
+        )
+    return dearest
 
 
 def _task(plan: Plan, data: Data, model: Model) -> tuple[Task, int, bool]:

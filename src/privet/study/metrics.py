@@ -57,6 +57,7 @@ def metrics(experiment: Experiment, log: Log) -> dict[str, Any]:
         "rejected": [entry for body in rounds for entry in body["rejected"]],
         "hostile": [device.identity for device in experiment.devices if device.behaviour.hostile],
         "guarantees": [entry.to_json() for entry in plan.protocol.guarantees(experiment.promise)],
+        "budget": paid[-1].body if (paid := log.of("budget")) else None,
         "claims": audited[-1].body["claims"] if (audited := log.of("claim")) else None,
         "attacks": latest_attacks(log),
         "costs": costs,

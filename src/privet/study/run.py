@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,7 @@ from privet.attacks.contract import Attack
 from privet.errors import InputError, RefusedError, RunError
 from privet.evidence.report import write_report
 from privet.fleet.data import Data
+from privet.governance.budget import Book, Budget
 from privet.ledger import Log, Record
 from privet.models.cost import parameters
 from privet.parts import name_of
@@ -29,7 +31,7 @@ from privet.randomness import Source
 from privet.study.backdoors import backdoor_success
 from privet.study.baselines import CENTRALISED, baselines
 from privet.study.costs import of_round
-from privet.study.experiment import Experiment, prepare
+from privet.study.experiment import Experiment, counted, prepare
 from privet.study.kept import SENT, read_kept, recorded, seen_rows
 from privet.study.leakage import leak
 from privet.study.metrics import metrics
@@ -38,7 +40,7 @@ from privet.study.plan import Plan
 from privet.study.secret import forget_secret, keep_secret, read_secret
 from privet.tensors import State, clone, digest, load, save
 from privet.training import Round
-from privet.training.evaluate import accuracy, predictor
+from privet.training.evaluate import accuracy, begun, predictor
 from privet.training.local import COORDINATOR, keep_rows
 from privet.training.protocols.split_federated import EDGE
 
@@ -139,11 +141,29 @@ def _begin(experiment: Experiment, out: Path | str | None, given: list[str]) -> 
         raise RunError(f"{folder} exists already", do="give another folder with --out, or --resume it") from None
     try:
         (folder / "plan.toml").write_text(plan.to_toml(), encoding="utf-8")
-        Log(folder / "records.jsonl").append("plan", _identity(experiment, given))
+        Log(folder / "records.jsonl").append("plan", _identity(experiment, given) | {"release": secrets.token_hex(16)})
+        _pay(experiment, Log(folder / "records.jsonl"))
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)  # without its first record nothing could resume it
         raise
     return folder
+
+
+def _pay(experiment: Experiment, log: Log) -> None:
+    """Charges each device's budget for the whole run, before it begins; a run that goes on has paid already."""
+    privacy, owed = experiment.plan.privacy, counted(experiment)
+    if privacy.budget_book is None or owed is None or owed.event is None or privacy.budget_epsilon is None:
+        return
+    names = [device.identity for device in experiment.devices]
+    budgets = [
+        Budget(name, privacy.purpose, privacy.budget_epsilon, privacy.delta, privacy.budget_unit) for name in names
+    ]
+    release = log.of("plan")[0].body["release"]
+    with Book(Path(privacy.budget_book), budgets) as book:
+        book.spend_each(release, names, privacy.purpose, owed.event, unit=privacy.budget_unit)
+        spent = max(book.spent(name, privacy.purpose) for name in names)
+    paid = {"book": privacy.budget_book, "purpose": privacy.purpose, "unit": privacy.budget_unit}
+    log.append("budget", paid | {"epsilon_spent": spent, "epsilon": privacy.budget_epsilon})
 
 
 def _identity(experiment: Experiment, given: list[str]) -> dict[str, Any]:
@@ -179,6 +199,8 @@ def _go_on(experiment: Experiment, folder: Path, log: Log, given: list[str]) -> 
     for key in ("data_digest", "devices", "parameters", "given"):
         if key in begun[0].body and begun[0].body[key] != now[key]:
             raise RunError(f"{folder} was begun with other {_BEGUN_WITH[key]}", do="bring the same again, or run anew")
+    if not log.of("budget"):
+        _pay(experiment, log)  # it was stopped between its first record and this one
     log.append("resumed", {"rounds": len(log.of("round")), "precision": now["precision"]})
 
 
@@ -202,6 +224,8 @@ class Session:
 
     def __init__(self, experiment: Experiment, folder: Path, log: Log, progress: Progress) -> None:
         self.experiment, self.folder, self.log, self.progress = experiment, folder, log, progress
+        inputs, self._labels = experiment.test
+        self._inputs, self._begin = begun(experiment.task, inputs)
 
     def finish(self) -> Run:
         """Does what the records don't show as done yet, and returns the finished run."""
@@ -270,7 +294,7 @@ class Session:
             "digest": digest(done.state),
             "memory": digest(done.memory) if done.memory else None,
             "asked": done.asked,
-            "loss": done.loss,
+            "loss": done.loss if self.experiment.task.protocol.reports_loss else None,
             "replies": done.replies,
             "selected": done.selected,
             "rejected": rejected,
@@ -288,19 +312,18 @@ class Session:
         self.progress("round", rounds=rounds, **{key: body[key] for key in _SHOWN}, rejected=rejected)
 
     def _accuracies(self, done: Round) -> dict[str, Any]:
-        task, (inputs, labels) = self.experiment.task, self.experiment.test
+        task, inputs, labels = self.experiment.task, self._inputs, self._labels
         state, number, plan = done.state, done.number, self.experiment.plan
         quiet = task.on_device.without_noise()
         noise: Source = task.noise("evaluation", number)
         noisy = None
         if task.protocol.cuts and quiet != task.on_device:
             noisy = accuracy(predictor(task, state, task.on_device, noise), inputs, labels)
-        predict = predictor(task, state, quiet, noise)
-        answers = predict(inputs).argmax(1)
+        answers = predictor(task, state, quiet, noise, self._begin)(inputs).argmax(1)
         figures = {
             "accuracy": float((answers == labels).double().mean()),
             "accuracy_with_noise": noisy,
-            "backdoor_success": self._backdoor_success(predict),
+            "backdoor_success": self._backdoor_success(predictor(task, state, quiet, noise)),
         }
         last = number == plan.protocol.rounds
         if task.protocol.personalises and not last and plan.evidence.target_accuracy is None:

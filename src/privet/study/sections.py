@@ -136,6 +136,11 @@ class Privacy(Section):
         description="Refuse the run if a derived guarantee of budget_unit exceeds this epsilon, or there is none.",
     )
     budget_unit: Unit = Field(default="record", description="Whose budget it is.")
+    budget_book: str | None = Field(
+        default=None,
+        description="File that keeps what all runs have spent of each device's budget; each run alone if left out.",
+    )
+    purpose: str = Field(default="training", description="What the data is used for; each purpose has its own budget.")
 
 
 class Views(Section):

@@ -155,6 +155,9 @@ class Protocol(Part):
     buffers: ClassVar[bool] = True
     """Whether it can train models that keep buffers (running means of a normalisation)."""
 
+    reports_loss: ClassVar[bool] = True
+    """Whether devices tell their training loss."""
+
     rounds: Annotated[int, Field(ge=1, le=MOST)] = 5
     local_epochs: Annotated[int, Field(ge=1, le=MOST)] = 1
     batch_size: Annotated[int, Field(ge=1, le=MOST)] = 64

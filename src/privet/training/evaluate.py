@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import takewhile
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from privet.mechanisms.chain import Chain
 from privet.randomness import Source
@@ -16,7 +17,24 @@ AT_ONCE = 500
 """Inputs in memory at once."""
 
 
-def predictor(task: Task, state: Mapping[str, Tensor], mechanisms: Chain, noise: Source) -> Callable[[Tensor], Tensor]:
+@torch.no_grad()
+def begun(task: Task, inputs: Tensor) -> tuple[Tensor, int]:
+    """Returns what the first stages make of inputs that are predicted again and again, and how many stages those are.
+
+    They are stages that hold no values, so that they make the same of an input whatever the model learns.
+    """
+    if task.protocol.cuts or task.couples_records:
+        return inputs, 0
+    network = task.network().eval()
+    fixed = list(takewhile(lambda stage: not stage.state_dict(), network))
+    for stage in fixed:
+        inputs = torch.cat([stage(part) for part in inputs.split(AT_ONCE)])
+    return inputs, len(fixed)
+
+
+def predictor(
+    task: Task, state: Mapping[str, Tensor], mechanisms: Chain, noise: Source, begin: int = 0
+) -> Callable[[Tensor], Tensor]:
     """Returns a function from inputs (n, ...) to logits (n, classes).
 
     Args:
@@ -25,10 +43,12 @@ def predictor(task: Task, state: Mapping[str, Tensor], mechanisms: Chain, noise:
         state: the model's values; it answers in evaluation mode, without dropout.
         mechanisms: what features pass; ``Chain()`` for none.
         noise: their noise.
+        begin: first stage of the network, for inputs that have passed those before it; see :func:`begun`.
     """
     network = task.network()
     network.load_state_dict(state)
     front, head = task.protocol.split(task.model, network.eval())
+    front = nn.Sequential(*list(front)[begin:])
     size = task.protocol.batch_size if task.couples_records else AT_ONCE
 
     @torch.no_grad()

@@ -30,7 +30,7 @@ from privet.training.clipped_layers import Gradients
 
 Clipping = Literal["flat", "per-layer"]
 
-_CHUNK, _IMAGES, _FALL_BACK = 1024, 32, 32  # records in memory at once: linear layers, convolutions, torch.func
+_CHUNK, _IMAGES, _FALL_BACK = 1024, 64, 32  # records in memory at once: linear layers, convolutions, torch.func
 _BELOW = 1 - 2.0**-19  # float32 norms err by less than this
 
 
@@ -113,31 +113,29 @@ class PerRecord:
         return torch.where(finite, norms, math.inf)
 
     def _by_layer(self, features: Tensor, labels: Tensor) -> list[Gradients]:
-        taps: list[tuple[clipped_layers.Layer, Tensor, Tensor]] = []
-        value = features
-        last = self.trained[-1]
+        taps: list[tuple[clipped_layers.Layer, Tensor, list[Tensor]]] = []
+        value, start = features, torch.zeros((), requires_grad=True)
         with torch.enable_grad():
             for stage in self.trained:
                 if not isinstance(stage, clipped_layers.Layer):
                     # What works in place would change what the layer before it has put out.
                     value = stage(value.clone() if getattr(stage, "inplace", False) else value)
                     continue
-                made = clipped_layers.forward(stage, value)
-                if stage is not last and not made.requires_grad:
-                    made.requires_grad_()
-                taps.append((stage, value.detach(), made))
-                value = made
+                taps.append((stage, value.detach(), []))
+                value = clipped_layers.forward(stage, value)
+                if not value.requires_grad:
+                    value = value.add_(start)
+                assert value.grad_fn is not None  # noqa: S101 - either line above has made one
+                # Asked of the node and not of the output, which so is not kept.
+                value.grad_fn.register_prehook(taps[-1][2].extend)
         with torch.no_grad():
             outward = value.softmax(1)
             outward.scatter_add_(1, labels[:, None], outward.new_full((len(labels), 1), -1.0))
-        inner = [made for _, _, made in taps if made is not value]
-        back = list(torch.autograd.grad(value, inner, outward)) if inner else []
-        if taps[-1][2] is value:
-            back.append(outward)
+        torch.autograd.grad(value, start, outward)
         with torch.no_grad():
             return [
-                clipped_layers.gradients(layer, into, gradient)
-                for (layer, into, _), gradient in zip(taps, back, strict=True)
+                clipped_layers.gradients(layer, into, *gradient)
+                for layer, into, gradient in taps
                 if any(parameter.requires_grad for parameter in layer.parameters())
             ]
 

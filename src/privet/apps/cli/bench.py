@@ -61,7 +61,7 @@ def robustness(
             if not as_json:
                 click.echo(_line(row))
     if as_json:
-        print_json({"devices": study.DEVICES, "hostile": study.HOSTILE, "rows": rows})
+        print_json(rows)
     else:
         print_table(_table(study.standing(rows)))
 
