@@ -43,6 +43,7 @@ figures: install ## every figure of docs/figures (hours; needs the full MNIST), 
 	$(BIN)/python examples/robustness.py
 	$(BIN)/python examples/optimisers/compare.py
 	$(BIN)/python examples/attacks/gradient_attacks.py
+	$(BIN)/python examples/attacks/membership.py
 	$(BIN)/python examples/private/noise_averages_out.py
 	$(BIN)/python examples/private/feature_release.py
 	$(BIN)/python examples/private/results.py

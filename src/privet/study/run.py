@@ -373,9 +373,8 @@ class Session:
             self._keep_pictures(number, attack, outcome.pictures)
             body = {"number": number, "finding": outcome.finding.to_json(), "seconds": time.perf_counter() - started}
             self.log.append("attack", body)
-            self.progress(
-                "attack", name=outcome.finding.name, metrics=outcome.finding.metrics, floor=outcome.finding.floor
-            )
+            figures = {key: value for key, value in outcome.finding.metrics.items() if not key.endswith(_BOUNDS)}
+            self.progress("attack", name=outcome.finding.name, **figures)
 
     def _keep_pictures(self, number: int, attack: Attack, pictures: dict[str, Tensor]) -> None:
         name = name_of(attack)
@@ -398,6 +397,7 @@ def _staleness(done: Round) -> dict[str, float] | None:
     return {"mean": sum(found) / len(found), "max": max(found)}
 
 
+_BOUNDS = ("_low", "_high")
 _SHOWN = ("round", "accuracy", "accuracy_with_noise", "loss", "seconds", "replies", "selected", "void")
 
 
