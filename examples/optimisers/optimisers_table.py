@@ -67,7 +67,10 @@ def line(method: str, seeds: list[dict[str, Any]]) -> str:
             energy(until["joules_per_device"]),
         ]
     accuracy = "" if method in ("each device alone", "FedPer") else f"{over('accuracy'):.1%}"
-    cells = [method, accuracy, f"{over('own_mean'):.1%}", f"{over('own_worst'):.1%}", size(over("bytes_per_device"))]
+    sent = size(over("bytes_per_device"))
+    if method == "each device alone":  # measured as Ditto without its pull, whose global model it doesn't use
+        sent, costs = "none", [costs[0], "-", "none", "-"]
+    cells = [method, accuracy, f"{over('own_mean'):.1%}", f"{over('own_worst'):.1%}", sent]
     return "| " + " | ".join(cells + costs) + " |"
 
 
