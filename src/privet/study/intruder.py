@@ -133,10 +133,7 @@ def _open(folder: Path) -> _Run:
             f"{folder} was given {', '.join(begun['given'])} in code, so its plan alone does not say what to attack",
             do="name the attacks in the plan: they are run with what was given",
         )
-    plan = Plan.load(folder / "plan.toml")
-    if plan.digest != begun["plan_digest"]:
-        raise RunError(f"{folder}: plan.toml is not the plan that was run", do="restore it; the run can't be attacked")
-    experiment = prepare(plan)
+    experiment = prepare(Plan.of_run(folder, begun["plan_digest"]))
     model = recorded(folder, "model", log.of("round")[-1].body["digest"])
     clean = {record.body["name"]: record.body.get("digest") for record in log.of("baseline")}
     judge = None
