@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from privet.attacks.shadow import halves, stream
-from privet.errors import RefusedError
+from privet.errors import RunError
 from privet.fleet import Data
 from privet.parts import build
 from privet.randomness import seeded
@@ -123,9 +123,9 @@ def test_what_was_not_kept_or_holds_nothing_is_refused_with_what_to_do():
         ("inverting-gradients", few, kept_of(few), "from 20 rows or more"),
         ("attribute-inference", experiment(rows((2, 8))), model, "no columns"),
     ):
-        with pytest.raises(RefusedError, match=words):
+        with pytest.raises(RunError, match=words):
             viewpoint(where, attack(name), what)
-    with pytest.raises(RefusedError, match="no device holds rows of class 9"):
+    with pytest.raises(RunError, match="no device holds rows of class 9"):
         viewpoint(one_class, attack("property-inference", label=9), kept_of(one_class))
 
 

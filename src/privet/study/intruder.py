@@ -79,9 +79,9 @@ def attack_run(folder: Path | str, name: str) -> Outcome:
         name: of an attack.
 
     Raises:
-        RunError: the folder is missing, damaged, unfinished, at work, or was given data or a model in code.
+        RunError: the folder is missing, damaged, unfinished, at work, or was given data or a model in code; or the
+            run kept no view that the attack needs.
         PartError: there is no such attack.
-        RefusedError: the run kept no view that the attack needs.
     """
     parts.find("attacks", name)
     with alone(_checked(Path(folder))):

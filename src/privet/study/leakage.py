@@ -46,7 +46,7 @@ def leak(experiment: Experiment, number: int, attack: Attack, kept: Kept, judge:
         judge: a clean classifier that reads reconstructions; the global model when None.
 
     Raises:
-        RefusedError: the run kept no view that this attack needs, or there is nothing in it to find out.
+        RunError: the run kept no view that this attack needs, or there is nothing in it to find out.
         InputError: the view lacks something that the attack needs.
     """
     case = viewpoint(experiment, attack, kept)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from privet.attacks.contract import Attack, Target
 from privet.engines.view import View
-from privet.errors import RefusedError
+from privet.errors import RunError
 from privet.fleet.device import Device
 from privet.mechanisms.chain import Chain
 from privet.parts import name_of
@@ -70,7 +70,7 @@ def viewpoint(experiment: Experiment, attack: Attack, kept: Kept) -> Viewpoint:
     """Returns the view that an attack needs, with the truth.
 
     Raises:
-        RefusedError: the run kept no such view, or there is nothing in it to find out.
+        RunError: the run kept no such view, or there is nothing in it to find out.
     """
     make: dict[Target, Callable[[], Viewpoint]] = {
         "features": lambda: _features(experiment, kept),
@@ -94,11 +94,11 @@ def halves(experiment: Experiment) -> tuple[tuple[Tensor, Tensor], tuple[Tensor,
 def _features(experiment: Experiment, kept: Kept) -> Viewpoint:
     seen = kept.features
     if not experiment.task.protocol.cuts:
-        raise RefusedError(f"no features leave a device: {name_of(experiment.task.protocol)} does not cut the model")
+        raise RunError(f"no features leave a device: {name_of(experiment.task.protocol)} does not cut the model")
     if EDGE not in experiment.plan.views.keep:
         raise _not_kept(EDGE)
     if not seen:
-        raise RefusedError(
+        raise RunError(
             "no honest device took part in the last round, so the edge server saw nothing to attack",
             do="run again, or set fleet.availability.name = 'always'",
         )
@@ -161,7 +161,7 @@ def _updates(experiment: Experiment, kept: Kept) -> Viewpoint:
         few.append(device)
     if not few:
         least = min(device.examples for device in senders)
-        raise RefusedError(
+        raise RunError(
             f"every update is made from {least} rows or more, and from a mean over so many records none can be told",
             allowed=f"a device with {ROWS} rows or fewer",
             do="set fleet.examples_per_device, to see what fewer rows would give away",
@@ -175,7 +175,7 @@ def _property(experiment: Experiment, kept: Kept, label: int) -> Viewpoint:
     senders, labels = _senders(experiment, kept), experiment.task.labels
     truth = torch.tensor([bool((labels[torch.from_numpy(device.shard)] == label).any()) for device in senders])
     if truth.all() or not truth.any():
-        raise RefusedError(
+        raise RunError(
             f"{'every' if truth.all() else 'no'} device holds rows of class {label}, so there is nothing to tell apart",
             do="deal rows by label (fleet.partition.name = 'by-label'), or name another class",
         )
@@ -186,10 +186,10 @@ def _senders(experiment: Experiment, kept: Kept) -> list[Device]:
     if COORDINATOR not in experiment.plan.views.keep:
         raise _not_kept(COORDINATOR)
     if kept.updates and not kept.sent:
-        raise RefusedError("the run did not keep the model that its updates started from", do="run the plan again")
+        raise RunError("the run did not keep the model that its updates started from", do="run the plan again")
     found = [device for device in experiment.honest if device.identity in kept.updates]
     if not found:
-        raise RefusedError("no honest device's update was kept in the last round", do="run again, or ask more devices")
+        raise RunError("no honest device's update was kept in the last round", do="run again, or ask more devices")
     return found
 
 
@@ -223,7 +223,7 @@ def _model(experiment: Experiment, kept: Kept) -> Viewpoint:
     (inputs, labels), _ = halves(experiment)
     classes, rows = experiment.data.classes, _trained_on(experiment)
     if classes < 2:
-        raise RefusedError("the model knows one class only, so there is none that the attacker lacks")
+        raise RunError("the model knows one class only, so there is none that the attacker lacks")
     known = labels < (classes + 1) // 2
     view = View(
         party=ANYONE,
@@ -239,7 +239,7 @@ def _model(experiment: Experiment, kept: Kept) -> Viewpoint:
 
 def _attribute(experiment: Experiment, kept: Kept) -> Viewpoint:
     if len(experiment.data.shape) != 1:
-        raise RefusedError(
+        raise RunError(
             f"records of shape {experiment.data.shape} have no columns of which one is an attribute",
             allowed="tables, whose records have one dimension",
         )
@@ -268,7 +268,7 @@ def _hidden(own: Tensor, labels: Tensor) -> tuple[int, Tensor]:
     named = [column for column in range(own.shape[1]) if 2 <= len(own[:, column].unique()) <= COMMON]
     varied = [column for column in range(own.shape[1]) if len(own[:, column].unique()) > 1]
     if not varied:
-        raise RefusedError("no column of the records varies, so there is nothing to find out")
+        raise RunError("no column of the records varies, so there is nothing to find out")
 
     def told(column: int) -> float:
         values = own[:, column].double()
@@ -293,7 +293,7 @@ def _network(experiment: Experiment, state: State) -> nn.Sequential:
     return network.eval()
 
 
-def _not_kept(party: str) -> RefusedError:
-    return RefusedError(
+def _not_kept(party: str) -> RunError:
+    return RunError(
         f"the view of {party} was not kept", do=f"add {party!r} to views.keep in the plan, and run it again"
     )
