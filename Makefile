@@ -40,6 +40,10 @@ docs: install ## build the pages into site/
 figures: install ## every figure of docs/figures (hours; needs the full MNIST), and the wheel in an empty environment
 	$(BIN)/python examples/paper_002/figures.py
 	$(BIN)/python examples/hostile_home.py
+	$(BIN)/python examples/robustness.py
+	$(BIN)/python examples/optimisers/compare.py
+	$(BIN)/python examples/attacks/gradient_attacks.py
+	$(BIN)/python examples/attacks/membership.py
 	$(BIN)/python examples/private/noise_averages_out.py
 	$(BIN)/python examples/private/feature_release.py
 	$(BIN)/python examples/private/results.py

@@ -27,7 +27,7 @@ from privet.models.mlp import Mlp
 from privet.training.per_record import PerRecord
 from privet.training.precision import Precision
 
-SHAPE, BATCH, PAIRS, STEPS, LIMIT = (1, 28, 28), 64, 15, 4, 1.0
+SHAPE, BATCH, PAIRS, STEPS, LIMIT = (1, 28, 28), 64, 11, 25, 1.0
 MODELS: tuple[tuple[str, Model], ...] = (("LeNet", Lenet()), ("MLP 784-128-10", Mlp()))
 
 Step = Callable[[], object]

@@ -30,6 +30,7 @@ PLACES = {
     "attacks": "attacks",
     "availabilities": "fleet.availability",
     "behaviours": "fleet.hostile.behaviour",
+    "imperfections": "fleet.imperfect.imperfection",
     "datasets": "data",
     "mechanisms": "mechanisms.on_device",
     "models": "model",

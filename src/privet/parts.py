@@ -28,6 +28,7 @@ FAMILIES: dict[str, str] = {
     "availabilities": "privet.fleet.availability",
     "behaviours": "privet.fleet.behaviours",
     "datasets": "privet.fleet.datasets",
+    "imperfections": "privet.fleet.imperfections",
     "mechanisms": "privet.mechanisms",
     "models": "privet.models",
     "partitions": "privet.fleet.partitions",
@@ -172,9 +173,10 @@ def build(family: str, table: Mapping[str, Any]) -> Any:
 
 
 def to_table(instance: object) -> dict[str, Any]:
-    """Returns the plan table that :func:`build` makes the same part from."""
+    """Returns the plan table that :func:`build` makes the same part from; a part in a field becomes a table too."""
     fields = {f.name: getattr(instance, f.name) for f in dataclasses.fields(instance)}  # type: ignore[arg-type]
-    return {"name": name_of(instance)} | {k: v for k, v in fields.items() if v is not None}
+    plain = {k: to_table(v) if getattr(type(v), "__is_part__", False) else v for k, v in fields.items()}
+    return {"name": name_of(instance)} | {k: v for k, v in plain.items() if v is not None}
 
 
 def meaning(cls: type) -> str:

@@ -20,7 +20,8 @@ from privet.evidence.audit import Finding, judge_membership, judge_reconstructio
 from privet.parts import build, find
 from privet.randomness import Source, seeded
 
-NAMES = parts.names("attacks")
+# `test_gradient_attacks.py` holds the laws of the others.
+NAMES = [name for name in parts.names("attacks") if find("attacks", name).target in ("features", "members")]
 CLASSES = 4
 SEEN, OWN = 120, 400
 
@@ -129,7 +130,7 @@ def test_wins_where_it_can(name):
 def test_reads_the_floor_where_there_is_nothing_to_find(name):
     found = judged(name, winnable=False)
     if "auc" in found.metrics:
-        assert found.metrics["auc_low"] < 0.5 < found.metrics["auc_high"]
+        assert found.metrics["auc_low"] <= 0.5 <= found.metrics["auc_high"]
         assert found.metrics["tpr_at_1_percent_fpr"] < 0.06
     else:
         assert found.metrics["ssim"] < max(found.floor["ssim_class_mean"], found.floor["ssim_mean"]) + 0.05

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from privet.fleet.data import Data, Dataset, checked
 
 NAMES = parts.names("datasets")
 MNIST = Path(__file__).parents[3] / "shared" / "data" / "mnist"
+APPLIANCES = Path(os.environ.get("PRIVET_DATA") or MNIST.parent) / "appliances"
 ARRAYS = ("train_inputs", "train_labels", "test_inputs", "test_labels")
 
 
@@ -35,6 +37,10 @@ def dataset(request: pytest.FixtureRequest, tmp_path: Path) -> Dataset:
         if not MNIST.is_dir():
             pytest.skip(f"no {MNIST}")
         fields = {"folder": str(MNIST)}
+    elif request.param == "appliances":
+        if not APPLIANCES.is_dir():
+            pytest.skip(f"no {APPLIANCES}")
+        fields = {"folder": str(APPLIANCES)}
     return parts.build("datasets", {"name": request.param, **fields})
 
 

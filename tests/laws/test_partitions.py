@@ -14,6 +14,7 @@ from privet.fleet.partitions.by_key import ByKey
 from privet.fleet.partitions.by_label import ByLabel
 from privet.fleet.partitions.by_quantity import ByQuantity
 from privet.fleet.partitions.contract import Partition
+from privet.fleet.partitions.few_classes import FewClasses
 from privet.randomness import seeded
 
 NAMES = parts.names("partitions")
@@ -136,3 +137,11 @@ def test_by_key_wants_keys_and_enough_of_them() -> None:
     )
     with pytest.raises(DataError, match="no natural keys"):
         ByKey().split(without, 2, seeded(1))
+
+
+def test_few_classes_means_few_classes_and_equal_sizes() -> None:
+    data = rows(400, classes=10)
+    shards = FewClasses(pieces=2).split(data, 10, seeded(1))
+    assert {len(shard) for shard in shards} == {40}
+    assert max(len(np.unique(data.train_labels[shard])) for shard in shards) <= 4
+    assert len(np.unique(data.train_labels[np.concatenate(shards)])) == 10

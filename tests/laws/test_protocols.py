@@ -14,6 +14,7 @@ from privet import parts
 from privet.aggregation.mean import Mean
 from privet.engines import Channel, InProcess, Keep, Message
 from privet.fleet.availability.always import Always
+from privet.fleet.availability.random import Random
 from privet.fleet.behaviours.honest import Honest
 from privet.fleet.behaviours.label_flip import LabelFlip
 from privet.fleet.behaviours.silent import Silent
@@ -27,11 +28,12 @@ from privet.mechanisms.laplace import Laplace
 from privet.models.mlp import Mlp
 from privet.models.smart_home_cnn import SmartHomeCnn
 from privet.randomness import seeded
-from privet.tensors import clone, flatten
+from privet.tensors import clone, digest, flatten, from_bytes, to_bytes
 from privet.training import Coordinator, LocalStep, Task
 from privet.training.contract import Promise
 from privet.training.descent import batches
 from privet.training.evaluate import accuracy, predictor
+from privet.training.memory import by_owner, of_device
 from privet.training.precision import Precision, choose
 from privet.training.protocols.fedavg import Fedavg
 from privet.training.protocols.fedprox import Fedprox
@@ -40,6 +42,7 @@ from privet.training.protocols.split_federated import EDGE, SplitFederated
 
 ROWS = 96
 NAMES = parts.names("protocols")
+ROUNDS = {"rounds": 3}
 
 
 def task_of(protocol, *mechanisms, model=None) -> Task:
@@ -64,17 +67,70 @@ def step(task: Task, device: Device | None = None, keep: Keep | None = None):
 
 @pytest.fixture(params=NAMES)
 def protocol(request: pytest.FixtureRequest):
-    return parts.build("protocols", {"name": request.param, "rounds": 3})
+    return parts.build("protocols", {"name": request.param, **({} if request.param == "parallel-sgd" else ROUNDS)})
 
 
 def test_it_learns(protocol) -> None:
-    task = task_of(replace(protocol, rounds=40, learning_rate=0.05).quiet())  # 96 rows can't be learnt privately
-    coordinator = Coordinator(InProcess(), LocalStep(task), devices(4), Mean(), Chain())
+    longer = {"local_epochs": 40} if protocol.rounds == 1 else {"rounds": 40}
+    task = task_of(replace(protocol, **longer, learning_rate=0.05).quiet())  # 96 rows can't be learnt privately
+    fleet, step = devices(4), LocalStep(task)
+    coordinator = Coordinator(InProcess(), step, fleet, Mean(), Chain())
     start = clone(task.network().state_dict())
     before = accuracy(predictor(task, start, Chain(), seeded(0)), task.inputs, task.labels)
-    *_, last = coordinator.rounds(start, 1, 40, seeded(0))
-    after = accuracy(predictor(task, last.state, Chain(), seeded(0)), task.inputs, task.labels)
-    assert after > max(before, 0.9)
+    *_, last = coordinator.rounds(start, 1, task.protocol.rounds, seeded(0))
+    owners = by_owner(last.memory)
+    message = Message(99, last.state, memory={one.identity: owners.get(of_device(one.identity), {}) for one in fleet})
+    models = [step.personal(device, message, Channel(device.identity, 99)) for device in fleet]
+    reached = [accuracy(predictor(task, own, Chain(), seeded(0)), task.inputs, task.labels) for own in models]
+    assert sum(reached) / len(reached) > max(before, 0.9)
+    if not protocol.personalises:
+        assert all(torch.equal(flatten(own), flatten(last.state)) for own in models)
+
+
+def test_it_goes_on_where_it_stopped_to_the_same_bits(protocol) -> None:
+    task = task_of(protocol)
+    coordinator = Coordinator(InProcess(single_thread=True), LocalStep(task), devices(3), Mean(), Chain())
+    *_, whole = coordinator.rounds(clone(task.network().state_dict()), 1, 4, seeded(0))
+    *_, half = coordinator.rounds(clone(task.network().state_dict()), 1, 2, seeded(0))
+    saved, memory = from_bytes(to_bytes(half.state)), from_bytes(to_bytes(half.memory))
+    fresh = Coordinator(InProcess(single_thread=True), LocalStep(task), devices(3), Mean(), Chain())
+    *_, resumed = fresh.rounds(saved, 3, 4, seeded(0), memory=memory)
+    assert torch.equal(flatten(whole.state), flatten(resumed.state))
+    assert digest(whole.memory) == digest(resumed.memory)
+
+
+def test_an_absent_device_keeps_what_it_had_and_stops_nobody(protocol) -> None:
+    task, fleet = task_of(protocol), devices(4)
+    fleet[2] = replace(fleet[2], availability=Random(participation=0.4, drop_rate=0.5))
+    rounds = Coordinator(InProcess(), LocalStep(task), fleet, Mean(), Chain()).rounds(
+        clone(task.network().state_dict()), 1, 6, seeded(0)
+    )
+    before: dict = {}
+    missed = 0
+    for done in rounds:
+        mine = by_owner(done.memory).get(of_device("device-002"), {})
+        if any(identity == "device-002" for identity, _ in done.missing):
+            missed += 1
+            assert digest(mine) == digest(before)
+        before = mine
+        assert flatten(done.state).isfinite().all()
+        assert not done.void
+    assert 0 < missed < 6
+
+
+def test_what_a_device_keeps_is_never_metered(protocol) -> None:
+    task, device = task_of(protocol), devices(1)[0]
+    step, state = LocalStep(task), clone(task.network().state_dict())
+    first = step(device, Message(1, state, "base"), Channel(device.identity, 1))
+    channel = Channel(device.identity, 2)
+    again = step(device, Message(2, state, "base", memory={device.identity: first.kept}), channel)
+    shared = [entry for ends, entry in channel.traffic.items() if ends[2] == "shared"]
+    assert not shared
+    most = 4 * len(flatten(state))
+    learner = EDGE if protocol.once else device.identity
+    assert channel.traffic["coordinator", learner, "global model"].bytes <= most
+    assert channel.traffic[learner, "coordinator", "update"].bytes <= most * protocol.vectors
+    assert again.kept.keys() == first.kept.keys()
 
 
 def test_same_seed_same_bits_whatever_the_workers(protocol) -> None:
@@ -96,7 +152,9 @@ def test_global_model_is_left_alone_and_the_update_is_finite(protocol) -> None:
     assert reply.tensors["update"].abs().sum() > 0
     assert reply.base == "base"
     learner = EDGE if protocol.once else "device-000"
-    assert channel.traffic[learner, "coordinator", "update"].bytes == 4 * len(flatten(state))
+    whole = 4 * protocol.vectors * len(flatten(state))
+    assert 0 < channel.traffic[learner, "coordinator", "update"].bytes <= whole
+    assert reply.tensors["update"].shape == (protocol.vectors * len(flatten(state)),)
 
 
 def test_behaviours_reach_labels_and_updates(protocol) -> None:

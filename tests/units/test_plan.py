@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 
 from privet import parts
-from privet.errors import PlanError
+from privet.errors import PlanError, RunError
 from privet.fleet.partitions.iid import Iid
 from privet.mechanisms.chain import Chain
 from privet.models.lenet import Lenet
 from privet.study import settings
 from privet.study.explain import explain, json_schema
 from privet.study.part_field import field_meanings
-from privet.study.plan import LARGEST_FILE, Plan
+from privet.study.plan import LARGEST_FILE, Plan, digest_of
 
 BROKEN = sorted((Path(__file__).parent / "broken_plans").glob("*.toml"))
 SMART_HOME = Path(parts.__file__).parent / "study" / "plans" / "smart_home.toml"
@@ -360,3 +360,14 @@ def test_schema_has_every_part() -> None:
     mechanisms = schema["$defs"]["Mechanisms"]["properties"]["on_device"]["items"]["oneOf"]
     laplace = next(part for part in mechanisms if part["properties"]["name"]["const"] == "laplace")
     assert laplace["required"] == ["name"]
+
+
+def test_a_runs_plan_is_checked_as_it_was_written(tmp_path: Path) -> None:
+    plan = tiny()
+    (tmp_path / "plan.toml").write_text(plan.to_toml())
+    assert Plan.of_run(tmp_path, plan.digest) == plan
+    written = plan.to_toml().replace('purpose = "training"\n', "")  # by a version that did not know the key
+    (tmp_path / "plan.toml").write_text(written)
+    assert Plan.of_run(tmp_path, digest_of(tomllib.loads(written))) == plan
+    with pytest.raises(RunError, match="not the plan that was run"):
+        Plan.of_run(tmp_path, plan.digest)

@@ -3,13 +3,35 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 from torch import Tensor
 
 from privet.accounting.sensitivity import Sensitivity
 from privet.errors import InputError, RefusedError
 from privet.parts import Part, name_of
+from privet.tensors import State
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What a rule may know besides the updates.
+
+    Attributes:
+        identities: whose update each row is, in the order of the rows; empty if not known.
+        memory: what the rule asked to be given again, in :attr:`Combined.memory` of the round before; empty
+            in the first round.
+        trusted: the update (d,) that the coordinator made from rows of its own; see :attr:`Aggregator.trusts`.
+    """
+
+    identities: tuple[str, ...] = ()
+    memory: State = field(default_factory=dict)
+    trusted: Tensor | None = None
+
+
+NOTHING_KNOWN = Circumstances()
+"""A first round of strangers."""
 
 
 @dataclass(frozen=True)
@@ -20,11 +42,13 @@ class Combined:
         update: the combined update, shape (d,), float64.
         selected: which updates took part, shape (n,), bool.
         scores: the rule's own score of each update, shape (n,); None where it has none.
+        memory: what the rule wants to be given in the next round, by flat name; nothing else survives a round.
     """
 
     update: Tensor
     selected: Tensor
     scores: Tensor | None = None
+    memory: State = field(default_factory=dict)
 
 
 class Running(ABC):
@@ -44,7 +68,13 @@ class Aggregator(Part):
 
     Updates arrive as rows of a (n, d) tensor, finite, sorted by device identity (so ties go to the
     first); weights (n,) are positive and come from what the coordinator knows. Arithmetic is float64.
+
+    Attributes:
+        anchored: whether the rule looks at updates from a point of its own (0, a memory, a trusted update). A rule
+            that isn't moves with its updates: the same vector added to all is added to the result.
     """
+
+    anchored: ClassVar[bool] = False
 
     @property
     def absent_is_zero(self) -> bool:
@@ -55,8 +85,22 @@ class Aggregator(Part):
         """
         return False
 
+    @property
+    def trusts(self) -> int:
+        """How many training rows the coordinator sets aside, to make a trusted update from; 0 for none."""
+        return 0
+
+    def stands(self, n: int) -> int:
+        """Returns how many of n updates may be anything at all, and the result stays near the other ones.
+
+        Near: its distance from their mean is at most 10 times that of the farthest of them; for an anchored rule
+        its length is at most 10 times that of the longest of them, of the trusted update and of the memory.
+        0 unless a rule says otherwise. It is about size only: what stays near may still do harm.
+        """
+        return 0
+
     @abstractmethod
-    def combine(self, updates: Tensor, weights: Tensor) -> Combined:
+    def combine(self, updates: Tensor, weights: Tensor, around: Circumstances = NOTHING_KNOWN) -> Combined:
         """Returns the combined update, with who took part.
 
         Raises:
@@ -68,9 +112,9 @@ class Aggregator(Part):
         """Returns a fresh running combination, or None for a rule that needs all updates at once."""
         return None
 
-    def __call__(self, updates: Tensor, weights: Tensor) -> Tensor:
+    def __call__(self, updates: Tensor, weights: Tensor, around: Circumstances = NOTHING_KNOWN) -> Tensor:
         """Returns only the combined update, shape (d,), float64."""
-        return self.combine(updates, weights).update
+        return self.combine(updates, weights, around).update
 
     def check(self, updates: Tensor, weights: Tensor) -> Tensor:
         """Checks what arrived; every rule calls it first.

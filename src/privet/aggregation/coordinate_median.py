@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from privet.aggregation.contract import Aggregator, Combined
+from privet.aggregation.contract import NOTHING_KNOWN, Aggregator, Circumstances, Combined
 from privet.aggregation.trimmed_mean import mean_of_middle
 from privet.parts import Grade, part
 
@@ -26,6 +26,10 @@ class CoordinateMedian(Aggregator):
 
     grade: ClassVar[Grade] = "measured"
 
-    def combine(self, updates: Tensor, weights: Tensor) -> Combined:
+    def stands(self, n: int) -> int:
+        """Returns fewer than half of n."""
+        return max(0, (n - 1) // 2)
+
+    def combine(self, updates: Tensor, weights: Tensor, around: Circumstances = NOTHING_KNOWN) -> Combined:
         n = len(self.check(updates, weights))
         return Combined(mean_of_middle(updates, (n - 1) // 2), torch.ones(n, dtype=torch.bool))

@@ -14,7 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from privet.aggregation.contract import Aggregator, Combined
+from privet.aggregation.contract import NOTHING_KNOWN, Aggregator, Circumstances, Combined
 from privet.aggregation.distances import squared_distances
 from privet.parts import Grade, part
 
@@ -53,7 +53,11 @@ class Krum(Aggregator):
         """Returns 2 f + 3."""
         return 2 * self.byzantine + 3
 
-    def combine(self, updates: Tensor, weights: Tensor) -> Combined:
+    def stands(self, n: int) -> int:
+        """Returns ``byzantine``."""
+        return self.byzantine
+
+    def combine(self, updates: Tensor, weights: Tensor, around: Circumstances = NOTHING_KNOWN) -> Combined:
         self.check(updates, weights)
         scores = krum_scores(updates, self.byzantine)
         best = int(scores.argsort(stable=True)[0])

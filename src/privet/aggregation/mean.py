@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from privet.accounting.sensitivity import Sensitivity
-from privet.aggregation.contract import Aggregator, Combined, Running
+from privet.aggregation.contract import NOTHING_KNOWN, Aggregator, Circumstances, Combined, Running
 from privet.parts import Grade, part
 
 
@@ -83,7 +83,7 @@ class Mean(Aggregator):
     def minimum(self) -> int:
         return 0 if self.absent_is_zero else 1
 
-    def combine(self, updates: Tensor, weights: Tensor) -> Combined:
+    def combine(self, updates: Tensor, weights: Tensor, around: Circumstances = NOTHING_KNOWN) -> Combined:
         self.check(updates, weights)
         running = self.running()
         for update, weight in zip(updates, weights.tolist(), strict=True):

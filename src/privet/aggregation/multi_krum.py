@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from privet.aggregation.contract import Aggregator, Combined
+from privet.aggregation.contract import NOTHING_KNOWN, Aggregator, Circumstances, Combined
 from privet.aggregation.krum import krum_scores
 from privet.aggregation.mean import weighted_mean
 from privet.parts import Grade, part
@@ -43,7 +43,11 @@ class MultiKrum(Aggregator):
         """Returns 2 f + 3, or ``selected`` where that is more."""
         return max(2 * self.byzantine + 3, self.selected or 0)
 
-    def combine(self, updates: Tensor, weights: Tensor) -> Combined:
+    def stands(self, n: int) -> int:
+        """Returns ``byzantine``, as long as not more than n - f updates are averaged."""
+        return self.byzantine if self.selected is None or self.selected <= n - self.byzantine else 0
+
+    def combine(self, updates: Tensor, weights: Tensor, around: Circumstances = NOTHING_KNOWN) -> Combined:
         shares = self.check(updates, weights)
         scores = krum_scores(updates, self.byzantine)
         best = scores.argsort(stable=True)[: self.selected or len(scores) - self.byzantine]

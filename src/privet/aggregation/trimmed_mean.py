@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from privet.aggregation.contract import Aggregator, Combined
+from privet.aggregation.contract import NOTHING_KNOWN, Aggregator, Circumstances, Combined
 from privet.parts import Grade, part
 
 _BLOCK = 8192
@@ -56,6 +56,10 @@ class TrimmedMean(Aggregator):
         """Returns 2 trim + 1."""
         return 2 * self.trim + 1
 
-    def combine(self, updates: Tensor, weights: Tensor) -> Combined:
+    def stands(self, n: int) -> int:
+        """Returns ``trim``."""
+        return self.trim
+
+    def combine(self, updates: Tensor, weights: Tensor, around: Circumstances = NOTHING_KNOWN) -> Combined:
         n = len(self.check(updates, weights))
         return Combined(mean_of_middle(updates, self.trim), torch.ones(n, dtype=torch.bool))

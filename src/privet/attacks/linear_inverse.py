@@ -10,10 +10,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor
 
 Decoder = Callable[[Tensor, Tensor], Tensor]
 """Features (n, d) and labels (n,) -> inputs (n, p), float64."""
+
+_FOLDS = 5
+_RANKS = (15, 30, 60, 120, 240)
+_STRENGTHS = (1e-6, 1e-4, 1e-3, 1e-2, 0.1, 1.0)
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,10 @@ class Pairs:
     def take(self, which: Tensor) -> Pairs:
         """Returns the pairs at some indices or under a mask."""
         return Pairs(self.inputs[which], self.labels[which], self.features[which], self.classes)
+
+
+Fit = Callable[[Pairs], Decoder]
+"""How to fit a decoder to pairs."""
 
 
 def class_means(values: Tensor, labels: Tensor, classes: int) -> Tensor:
@@ -106,3 +115,29 @@ def ridge(pairs: Pairs, strengths: Iterable[float]) -> dict[float, Decoder]:
         return decode
 
     return {strength: decoder(strength) for strength in strengths}
+
+
+def best_linear(fitted: Pairs, held: Pairs) -> tuple[float, Fit]:
+    """Returns the least squared error on held-out pairs, and how to fit the decoder that reached it."""
+
+    def gaussian(rank: int) -> Fit:
+        return lambda pairs: gaussian_posterior(pairs, (rank,))[rank]
+
+    def ridged(strength: float) -> Fit:
+        return lambda pairs: ridge(pairs, (strength,))[strength]
+
+    tried: list[tuple[Decoder, Fit]] = []
+    tried += [(decode, gaussian(rank)) for rank, decode in gaussian_posterior(fitted, _RANKS).items()]
+    tried += [(decode, ridged(strength)) for strength, decode in ridge(fitted, _STRENGTHS).items()]
+    losses = [F.mse_loss(decode(held.features, held.labels), held.inputs).item() for decode, _ in tried]
+    return min(losses), tried[losses.index(min(losses))][1]
+
+
+def crossed(pairs: Pairs, fit: Fit) -> Tensor:
+    """Returns a guess for every pair, made by a decoder that was fitted without it."""
+    guesses = torch.empty_like(pairs.inputs)
+    fold = torch.arange(len(guesses)) % _FOLDS
+    for number in range(_FOLDS):
+        out = fold == number
+        guesses[out] = fit(pairs.take(~out))(pairs.features[out], pairs.labels[out])
+    return guesses

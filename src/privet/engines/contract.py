@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -19,11 +19,16 @@ class Message:
         round: number of the round, from 1.
         tensors: the global model.
         base: its digest; a reply names the model that it started from.
+        shared: further tensors that come with the model.
+        memory: what each device kept for itself from earlier rounds, by identity. It is no part of what is
+            sent: a simulated device has nowhere else to keep it.
     """
 
     round: int
     tensors: State
     base: str = ""
+    shared: State = field(default_factory=dict)
+    memory: Mapping[str, State] = field(default_factory=dict)
 
 
 @dataclass
@@ -34,6 +39,7 @@ class Reply:
         device: identity.
         round: which round it answers.
         tensors: its update, by name.
+        kept: what the device keeps for itself for the next round; it never leaves it.
         fields: figures it reports (loss, seconds), for display only.
         delay: seconds (modelled) from the start of the round to its arrival.
         traffic: what crossed because of it.
@@ -51,6 +57,7 @@ class Reply:
     seen: State = field(default_factory=dict)
     missing: str = ""
     base: str = ""
+    kept: State = field(default_factory=dict)
 
 
 Work = Callable[[Device, Message, Channel], Reply]

@@ -20,6 +20,8 @@ from privet.fleet.device import Device
 from privet.randomness import seeded
 from privet.tensors import from_bytes, to_bytes
 
+_STATES = ("tensors", "seen", "kept")
+
 Pipes = list[tuple[Connection, Connection]]
 """The (receiving, sending) ends of every worker's pipe."""
 
@@ -115,10 +117,10 @@ class InProcess:
             except PrivetError as error:
                 pipe.send_bytes(json.dumps({"kind": type(error).__name__, "refused": error.advice()}).encode())
                 return
-            head = {name: value for name, value in vars(reply).items() if name not in ("tensors", "seen", "traffic")}
+            head = {name: value for name, value in vars(reply).items() if name not in (*_STATES, "traffic")}
             pipe.send_bytes(json.dumps(head | {"traffic": [asdict(entry) for entry in reply.traffic]}).encode())
-            pipe.send_bytes(to_bytes(reply.tensors))
-            pipe.send_bytes(to_bytes(reply.seen))
+            for name in _STATES:
+                pipe.send_bytes(to_bytes(getattr(reply, name)))
 
 
 def _owners(devices: Sequence[Device], count: int) -> list[int]:
@@ -137,8 +139,8 @@ def _receive(pipe: Connection, device: Device, message: Message) -> Reply:
         head = json.loads(pipe.recv_bytes())
         if "refused" in head:
             raise getattr(errors, head["kind"], PrivetError)(head["refused"])
-        tensors, seen = from_bytes(pipe.recv_bytes()), from_bytes(pipe.recv_bytes())
+        tensors, seen, kept = (from_bytes(pipe.recv_bytes()) for _ in _STATES)
     except EOFError:
         return Reply(device.identity, message.round, missing="its worker process died")
     traffic = [Traffic(**entry) for entry in head.pop("traffic")]
-    return Reply(**head, tensors=tensors, seen=seen, traffic=traffic)
+    return Reply(**head, tensors=tensors, seen=seen, kept=kept, traffic=traffic)

@@ -25,8 +25,9 @@ from privet.attacks.linear_inverse import class_means
 from privet.engines.view import Query, View
 from privet.errors import InputError
 from privet.evidence.similarity import psnr, ssim
+from privet.randomness import seeded
 
-_NO_PROOF = "An attack that fails proves no guarantee: a stronger attacker, or more of the view, may do better."
+NO_PROOF = "An attack that fails proves no guarantee: a stronger attacker, or more of the view, may do better."
 _CHUNK = 1024
 _LEVEL = 0.01  # the false-positive rate at which the true-positive rate is read
 
@@ -125,10 +126,10 @@ def judge_membership(name: str, view: View, scores: Scores, members: Tensor) -> 
     inside, outside = _sides(scores.scores, members)
     threshold = outside.sort(descending=True).values[int(_LEVEL * len(outside))]
     caught = inside > threshold
-    ends = _rate_interval(caught)
+    ends = clopper_pearson(int(caught.sum()), len(caught))
     metrics = {"auc": area, "auc_low": low, "auc_high": high, "tpr_at_1_percent_fpr": float(caught.double().mean())}
     metrics |= {"tpr_at_1_percent_fpr_low": ends[0], "tpr_at_1_percent_fpr_high": ends[1]}
-    note = f"{len(inside)} members and {len(outside)} others. {_NO_PROOF}"
+    note = f"{len(inside)} members and {len(outside)} others. {NO_PROOF}"
     return Finding(name, view.party, metrics, {"auc": 0.5, "tpr_at_1_percent_fpr": _LEVEL}, note)
 
 
@@ -140,8 +141,12 @@ def judge_reconstruction(
     Metrics of images (``view.shape`` has three sides): ``ssim``, ``ssim_95th`` (the records that
     leak most), ``psnr``. Of vectors, with columns centred and in units of their spread: ``error``
     (distance to the original over the typical distance of originals from the mean) and
-    ``correlation``. Of both: ``reidentified`` (share of guesses whose nearest original is their
-    own) and ``label_accuracy`` (share of guesses to which ``judge`` gives the original's label).
+    ``correlation``. Of both: ``reidentified`` (share of rows whose own original the attacker picks out
+    of all n) and ``label_accuracy`` (share of guesses to which ``judge`` gives the original's label).
+
+    Where the attacker has several ways to pick (the original nearest to its guess, and the
+    reconstruction's ``matchers``) each is a metric of its own, ``reidentified_by_guess`` and so on, and
+    ``reidentified`` is the best of them, with an interval that allows for the picking (Bonferroni).
 
     Args:
         name: the attack's name.
@@ -164,11 +169,17 @@ def judge_reconstruction(
         raise InputError("the attack returned values that are not finite", do="correct the attack")
     measure = _measure(view, truth, labels, judge)
     found = measure(guess)
+    ways = {"guess": found["reidentified"]}
+    ways |= {way: _picked(match(truth), len(truth)) for way, match in reconstruction.matchers.items()}
+    found["reidentified"] = max(ways.values(), key=lambda hits: int(hits.sum()))
     metrics: dict[str, float] = {}
     for key, values in found.items():
-        ends = _rate_interval(values) if values.dtype == torch.bool else mean_interval(values)
-        metrics |= {key: float(values.double().mean()), f"{key}_low": ends[0], f"{key}_high": ends[1]}
-    floor = {"reidentified": 1 / len(truth)}
+        metrics |= _with_interval(key, values, tries=len(ways) if key == "reidentified" else 1)
+    floor = _chances("reidentified", view, labels)
+    if len(ways) > 1:
+        for way, hits in ways.items():
+            metrics |= _with_interval(f"reidentified_by_{way}", hits)
+            floor |= _chances(f"reidentified_by_{way}", view, labels)
     if "label_accuracy" in found and view.classes:
         floor["label_accuracy"] = 1 / view.classes
     for kind, blind in _blind_guesses(view, truth, labels).items():
@@ -178,8 +189,37 @@ def judge_reconstruction(
             floor[f"ssim_95th_{kind}"] = float(scored["ssim"].quantile(0.95))
     if "ssim" in found:
         metrics["ssim_95th"] = float(found["ssim"].quantile(0.95))
-    note = f"{len(truth)} records; {len(view.knows.get('inputs', ()))} pairs of the attacker's own. {_NO_PROOF}"
+    note = f"{len(truth)} records; {len(view.knows.get('inputs', ()))} pairs of the attacker's own. {NO_PROOF}"
     return Finding(name, view.party, metrics, floor, note)
+
+
+def _with_interval(key: str, values: Tensor, tries: int = 1) -> dict[str, float]:
+    """Returns a metric and its 95 % interval; one picked as the best of several tries has a wider one."""
+    if values.dtype == torch.bool:
+        ends = clopper_pearson(int(values.sum()), len(values), 1 - 0.05 / tries)
+    else:
+        ends = mean_interval(values)
+    return {key: float(values.double().mean()), f"{key}_low": ends[0], f"{key}_high": ends[1]}
+
+
+def _chances(key: str, view: View, labels: Tensor) -> dict[str, float]:
+    """Returns how often picking blindly hits, and, where labels were seen, picking among those of the label."""
+    floor = {key: 1 / len(labels)}
+    if "labels" in view.seen:
+        floor[f"{key}_label"] = len(labels.unique()) / len(labels)
+    return floor
+
+
+def _picked(scores: Tensor, candidates: int) -> Tensor:
+    """Returns for which rows the attacker is surest of their own candidate; among equals chance decides."""
+    if scores.shape != (candidates, candidates) or not torch.isfinite(scores).all():
+        raise InputError(
+            f"the attack returned scores of shape {tuple(scores.shape)} for {candidates} candidates",
+            allowed="one finite score a row and candidate",
+            do="correct the attack",
+        )
+    order = seeded(0, "ties").permutation(candidates)
+    return order[scores[:, order].argmax(1)] == torch.arange(candidates)
 
 
 def _measure(view: View, truth: Tensor, labels: Tensor, judge: Query | None) -> Callable[[Tensor], dict[str, Tensor]]:
@@ -217,8 +257,8 @@ def _blind_guesses(view: View, truth: Tensor, labels: Tensor) -> dict[str, Tenso
     if own is not None and len(own):
         guesses["mean"] = own.mean(0).to(truth.dtype).expand_as(truth)
         if "labels" in view.seen and "labels" in view.knows:
-            means = class_means(own, view.knows["labels"].long(), max(view.classes, int(labels.max()) + 1))
-            guesses["class_mean"] = means[labels.long()].to(truth.dtype)
+            means = class_means(own, view.knows["labels"].long(), max(view.classes, int(view.seen["labels"].max()) + 1))
+            guesses["class_mean"] = means[view.seen["labels"].long()].to(truth.dtype)
     return guesses
 
 
@@ -233,7 +273,3 @@ def _sides(scores: Tensor, members: Tensor) -> tuple[Tensor, Tensor]:
     if members.all() or not members.any():
         raise InputError("the candidates are all members or all strangers", do="give some of each")
     return scores[members].double(), scores[~members].double()
-
-
-def _rate_interval(hits: Tensor) -> Interval:
-    return clopper_pearson(int(hits.sum()), len(hits))

@@ -20,6 +20,7 @@ _FIGURES = {
     "accuracy_with_noise": percent,
     "accuracy_alone_mean": percent,
     "accuracy_centralised": percent,
+    "backdoor_success": percent,
     "bytes_per_device": size,
     "joules_per_device": energy,
     "seconds": duration,

@@ -45,12 +45,16 @@ def tiles(metrics: Metrics) -> list[tuple[str, str, str]]:
     """Returns the main figures as (label, figure, note), leaving out what was not measured."""
     joules = spread(finite(row.get("joules")) for row in devices(metrics))
     rejected = metrics.get("rejected") or []
+    own, target = metrics.get("accuracy_personal") or {}, metrics.get("to_target") or {}
     found = [
         ("Accuracy of the shared model", metrics.get("accuracy"), percent, "on test records"),
         ("Accuracy with noise", metrics.get("accuracy_with_noise"), percent, "noise also at test time"),
+        ("Each device's own accuracy", own.get("mean"), percent, f"mean; the worst has {percent(own.get('worst'))}"),
         ("Each device alone", metrics.get("accuracy_alone_mean"), percent, "mean, without the fleet"),
         ("All data in one place", metrics.get("accuracy_centralised"), percent, "no device would allow it"),
+        ("Backdoor success", metrics.get("backdoor_success"), percent, _unharmed(metrics)),
         ("Sent and received", metrics.get("bytes_per_device"), size, "per device, whole run"),
+        ("Time to the target", target.get("seconds"), duration, f"{percent(target.get('accuracy'))}, modelled"),
         ("Energy", joules[1] if joules else None, energy, "per device, modelled, median"),
         ("Wall time", metrics.get("seconds"), duration, "of this run"),
     ]
@@ -59,6 +63,12 @@ def tiles(metrics: Metrics) -> list[tuple[str, str, str]]:
     if rejected:
         shown.append(("Updates rejected", f"{len(rejected):,}", f"of {_distinct(rejected)}"))
     return shown
+
+
+def _unharmed(metrics: Metrics) -> str:
+    floor = finite(metrics.get("backdoor_floor"))
+    known = "" if floor is None else f"; {percent(floor)} in a model nobody attacked"
+    return f"triggered test records taken for the adversary's class{known}"
 
 
 def _distinct(rejected: list[dict[str, Any]]) -> str:

@@ -21,7 +21,7 @@ SERVERS = ("edge-server", "coordinator")
 
 _SHAPES: dict[str, type] = {
     **dict.fromkeys(("rounds", "rejected", "guarantees", "claims", "attacks", "costs", "hostile", "warnings"), list),
-    "accuracy_alone": dict,
+    **dict.fromkeys(("accuracy_alone", "accuracy_personal", "to_target"), dict),
 }
 _LOWER_IS_CLOSER = ("mse", "rmse", "mae", "error")
 _TABLES = ("rounds", "rejected", "guarantees", "claims", "attacks", "costs")

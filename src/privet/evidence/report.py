@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from privet.errors import RunError
 from privet.evidence import panels, pictures, wording
+from privet.evidence.exposure import exposures
 from privet.evidence.reading import Metrics, devices, leaks, load_metrics, missing, servers, uncaught
 from privet.evidence.wording import clean, duration, energy, number, percent, size
 from privet.ledger import verify
@@ -66,6 +67,7 @@ def render(folder: Path) -> str:
         "guarantees": [(row, wording.meaning(row)) for row in _sparse(metrics.get("guarantees"))],
         "claims": [(row, wording.check(row)) for row in _sparse(metrics.get("claims"))],
         "attacks": [(row, leaks(row)) for row in _sparse(metrics.get("attacks"))],
+        "exposures": exposures(metrics.get("attacks") or ()),
         "strips": pictures.strips(Path(folder) / "pictures"),
         "accuracy_charts": panels.accuracy_charts(metrics),
         "alone": sorted((metrics.get("accuracy_alone") or {}).items()),

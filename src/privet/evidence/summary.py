@@ -18,6 +18,7 @@ _FIGURES = (
     ("accuracy, with noise", "accuracy_with_noise", percent),
     ("each device alone (mean)", "accuracy_alone_mean", percent),
     ("all data in one place", "accuracy_centralised", percent),
+    ("backdoor success", "backdoor_success", percent),
     ("bytes per device", "bytes_per_device", size),
 )
 """Label, key of ``metrics.json``, how it is written; a figure that was not measured is left out."""
@@ -28,6 +29,7 @@ Row = tuple[str, str, str]
 def rows(metrics: Mapping[str, Any]) -> list[Row]:
     """Returns what the summary says as (label, text, tone); tone is ``good``, ``fair``, ``bad`` or ""."""
     found = [(label, write(metrics[key]), "") for label, key, write in _FIGURES if metrics.get(key) is not None]
+    found.extend(_own(metrics))
     joules = median(finite(row.get("joules")) for row in devices(metrics))
     if joules is not None:
         found.append(("energy per device (median)", f"{energy(joules)}, modelled", ""))
@@ -42,6 +44,22 @@ def rows(metrics: Mapping[str, Any]) -> list[Row]:
     if metrics.get("reproducible"):
         found.append(("warning", "noise comes from a seed: whoever knows the seed can subtract it", "bad"))
     found.extend(("warning", clean(warning), "fair") for warning in metrics.get("warnings") or ())
+    return found
+
+
+def _own(metrics: Mapping[str, Any]) -> list[Row]:
+    """Returns each device's own accuracy, and what the target accuracy cost."""
+    found: list[Row] = []
+    if own := metrics.get("accuracy_personal"):
+        worst = f"worst {percent(own.get('worst'))} ({clean(own.get('worst_device', '?'))})"
+        found.append(("each device's own accuracy", f"mean {percent(own.get('mean'))}, {worst}", ""))
+    if target := metrics.get("to_target"):
+        whose = "each device's own accuracy" if target.get("measured") == "personal" else "accuracy"
+        label = f"until {whose} was {percent(target.get('accuracy'))}"
+        if target.get("round") is None:
+            return [*found, (label, "never reached", "fair")]
+        modelled = f"{duration(target.get('seconds'))} and {energy(target.get('joules_per_device'))} modelled"
+        found.append((label, f"{modelled}, {size(target.get('bytes_per_device'))} a device", ""))
     return found
 
 
@@ -65,7 +83,7 @@ def _attacks(metrics: Mapping[str, Any]) -> list[Row]:
     return [
         (
             f"attack: {clean(attack.get('name', '?'))}",
-            clean("; ".join(leak.line() for leak in leaks(attack)) or "no figures"),
+            clean("; ".join(leak.line() for leak in leaks(attack) if "_by_" not in leak.metric) or "no figures"),
             "",
         )
         for attack in metrics.get("attacks") or ()

@@ -25,7 +25,7 @@ class Lenet(Model):
     """
 
     grade: ClassVar[Grade] = "measured"
-    cut_points: ClassVar[tuple[str, ...]] = ("features", "pooling1")
+    cut_points: ClassVar[tuple[str, ...]] = ("features", "activation1")
 
     activation: Literal["relu", "tanh"] = "relu"
 
@@ -37,11 +37,11 @@ class Lenet(Model):
         return nn.Sequential(
             OrderedDict(
                 convolution1=nn.Conv2d(shape[0], 6, 5, padding=2),
+                pooling1=nn.MaxPool2d(2),  # before the activation, which grows with its input: the same, and cheaper
                 activation1=activation(),
-                pooling1=nn.MaxPool2d(2),
                 convolution2=nn.Conv2d(6, 16, 5),
-                activation2=activation(),
                 pooling2=nn.MaxPool2d(2),
+                activation2=activation(),
                 features=nn.Flatten(),
                 linear1=nn.Linear(features, 120),
                 hidden1=activation(),

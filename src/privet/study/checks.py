@@ -50,6 +50,17 @@ def _hostile(plan: Contents) -> Iterator[PlanError]:
         )
 
 
+def _imperfect(plan: Contents) -> Iterator[PlanError]:
+    imperfect = sum(group.devices for group in plan.fleet.imperfect)
+    honest = plan.fleet.devices - sum(group.devices for group in plan.fleet.hostile)
+    if imperfect > honest:
+        yield PlanError(
+            f"fleet.imperfect: {imperfect} devices with imperfect rows, of {honest} honest ones",
+            allowed=f"at most {honest}",
+            do="raise fleet.devices, or let fewer devices be imperfect",
+        )
+
+
 def _budget(plan: Contents) -> Iterator[PlanError]:
     if plan.privacy.budget_book is not None and plan.privacy.budget_epsilon is None:
         yield PlanError(
@@ -170,6 +181,26 @@ def _cohort(plan: Contents) -> Iterator[PlanError]:
         )
 
 
+def _asynchronous(plan: Contents) -> Iterator[PlanError]:
+    """Refuses what needs rounds where every device pushes in its own time."""
+    if not plan.training.asynchronous:
+        return
+    name, rule, engine = name_of(plan.training), plan.aggregation, plan.engine
+    wrong = {
+        "aggregation": name_of(rule) != "mean" or rule.absent_is_zero or getattr(rule, "equal_weights", False),
+        "mechanisms.on_server": bool(plan.mechanisms.on_server),
+        "engine.device_sampling_rate": engine.device_sampling_rate < 1,
+        "engine.separation": engine.separation > 1,
+        "engine.minimum_replies": engine.minimum_replies > 1,
+    }
+    for key in (key for key, is_wrong in wrong.items() if is_wrong):
+        yield PlanError(
+            f"{key}: {name} has no rounds in which updates meet, each is added as it comes",
+            allowed="the mean by rows of all devices, and nothing on the server",
+            do=f"leave {key} out, or set training.name = 'fedavg'",
+        )
+
+
 def _is_noise(mechanism: Mechanism) -> bool:
     return _costs(mechanism, Sensitivity("coordinate").bounded(linf=1.0))
 
@@ -194,20 +225,23 @@ def _views(plan: Contents) -> Iterator[PlanError]:
             )
 
 
-def _inversion(plan: Contents) -> Iterator[PlanError]:
+def _attacks(plan: Contents) -> Iterator[PlanError]:
     for place, attack in enumerate(plan.attacks):
-        if name_of(attack) != "feature-inversion":
-            continue
-        if not plan.training.cuts:
+        where, name = f"attacks.{place}.name", name_of(attack)
+        party = _SEEN_BY.get(attack.target)
+        if attack.target == "features" and not plan.training.cuts:
             yield PlanError(
-                f"attacks.{place}.name: feature-inversion needs features, {name_of(plan.training)} sends none",
+                f"{where}: {name} needs features, {name_of(plan.training)} sends none",
                 do="set training.name = 'split-federated' or leave the attack out",
             )
-        elif "edge-server" not in plan.views.keep:
+        elif party is not None and party not in plan.views.keep:
             yield PlanError(
-                f"attacks.{place}.name: feature-inversion needs what the edge server saw",
-                do="set views.keep = ['edge-server']",
+                f"{where}: {name} needs what the {party.replace('-', ' ')} saw", do=f"set views.keep = ['{party}']"
             )
+
+
+_SEEN_BY = {"features": "edge-server", "updates": "coordinator", "property": "coordinator"}
+"""Whose view must be kept for a target of an attack; the others need the model only."""
 
 
 def _mechanisms(plan: Contents) -> Iterator[tuple[str, Mechanism]]:
@@ -219,6 +253,7 @@ def _mechanisms(plan: Contents) -> Iterator[tuple[str, Mechanism]]:
 CHECKS: tuple[Callable[[Contents], Iterator[PlanError]], ...] = (
     _profiles,
     _hostile,
+    _imperfect,
     _budget,
     _enough_updates,
     _cut,
@@ -226,7 +261,8 @@ CHECKS: tuple[Callable[[Contents], Iterator[PlanError]], ...] = (
     _noise_after_bound,
     _who_is_there,
     _cohort,
-    _inversion,
+    _asynchronous,
+    _attacks,
     _views,
 )
 """Every check, in the order in which contradictions are named."""

@@ -11,8 +11,11 @@ from torch import Tensor, nn
 
 from privet.accounting import Guarantee
 from privet.engines import InProcess
+from privet.engines.colluding import Colluding
 from privet.engines.in_process import threads
 from privet.errors import DataError, PartError, RefusedError
+from privet.fleet.availability.always import Always
+from privet.fleet.behaviours.honest import Honest
 from privet.fleet.build import build_fleet
 from privet.fleet.data import Data, checked
 from privet.fleet.device import Device
@@ -27,7 +30,7 @@ from privet.training import Coordinator, LocalStep, Task
 from privet.training.cohort import Cohort
 from privet.training.contract import Promise
 from privet.training.descent import batches
-from privet.training.local import drawing
+from privet.training.local import COORDINATOR, drawing
 from privet.training.precision import Precision, choose
 
 
@@ -99,12 +102,14 @@ def prepare(
         examples_per_device=plan.fleet.examples_per_device,
         rng=seeded(plan.seed, "partition"),
     )
-    task, head, coupled = _task(plan, rows, plan.model_part if model is None else Given(model))
+    devices, trusted = _set_aside(plan, rows, devices)
+    held = _held(plan, rows, devices)
+    task, head, coupled = _task(plan, held, plan.model_part if model is None else Given(model))
     task = task if secret is None else replace(task, secret=secret)
     _refuse_lone_rows(task, devices, rows)
     settings = plan.engine
     cohort = Cohort(settings.device_sampling_rate, settings.separation)
-    engine = InProcess(settings.workers, plan.seed, single_thread=plan.reproducible)
+    engine = Colluding(InProcess(settings.workers, plan.seed, single_thread=plan.reproducible), plan.seed)
     experiment = Experiment(
         plan=plan,
         data=rows,
@@ -120,11 +125,12 @@ def prepare(
             settings.minimum_replies,
             settings.deadline,
             cohort,
+            trusted,
         ),
         promise=Promise(
             on_device=plan.on_device,
             on_server=plan.on_server,
-            dimension=_dimension(task),
+            dimension=_dimension(task) * plan.protocol.vectors,
             delta=plan.privacy.delta,
             relation=plan.privacy.relation,
             devices=max(settings.minimum_replies, plan.aggregator.minimum()),
@@ -138,6 +144,40 @@ def prepare(
     )
     counted(experiment)
     return experiment
+
+
+def _held(plan: Plan, data: Data, devices: Sequence[Device]) -> Data:
+    """Returns the rows as the devices hold them: those of the first ones with what the plan says is wrong with them."""
+    groups = [(group.imperfection, group.devices) for group in plan.fleet.imperfect]
+    if not groups:
+        return data
+    inputs, labels = torch.from_numpy(data.train_inputs.copy()), torch.from_numpy(data.train_labels.copy())
+    spoils = (imperfection for imperfection, count in groups for _ in range(count))
+    for device, imperfection in zip(devices, spoils, strict=False):  # the others' rows are as they should be
+        own = torch.from_numpy(device.shard)
+        rng = seeded(plan.seed, "imperfect", device.identity)
+        inputs[own], labels[own] = imperfection.spoil(inputs[own], labels[own], data.classes, rng)
+    return replace(data, train_inputs=inputs.numpy(), train_labels=labels.numpy())
+
+
+def _set_aside(plan: Plan, data: Data, devices: list[Device]) -> tuple[list[Device], Device | None]:
+    """Returns the devices without the rows that the coordinator keeps for a rule that trusts its own, and their holder.
+
+    Raises:
+        DataError: a device would be left without rows.
+    """
+    wanted = plan.aggregator.trusts
+    if not wanted:
+        return devices, None
+    own = np.sort(seeded(plan.seed, "trusted").permutation(len(data.train_labels)).numpy()[:wanted])
+    left = [replace(device, shard=np.setdiff1d(device.shard, own)) for device in devices]
+    for device in left:
+        if not device.examples:
+            raise DataError(
+                f"{device.identity} has no rows left once the coordinator has set {wanted} aside",
+                do="lower the rows that the rule trusts, or take fewer devices",
+            )
+    return left, Device(COORDINATOR, find_profile(plan.fleet.edge_server), own, Always(), Honest())
 
 
 def counted(experiment: Experiment) -> Guarantee | None:
@@ -196,7 +236,7 @@ def _task(plan: Plan, data: Data, model: Model) -> tuple[Task, int, bool]:
     return task, whole - device, coupled
 
 
-def _refuse_misfit(plan: Plan, task: Task, network: nn.Module) -> None:
+def _refuse_misfit(plan: Plan, task: Task, network: nn.Sequential) -> None:
     """Refuses a user's module that can't take these inputs, or that noise on its update would spoil.
 
     Raises:
@@ -210,6 +250,7 @@ def _refuse_misfit(plan: Plan, task: Task, network: nn.Module) -> None:
     if not isinstance(logits, Tensor) or logits.shape != (2, task.classes):
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise PartError(f"the model makes {got} of two inputs", allowed=f"logits of shape (2, {task.classes})")
+    plan.protocol.fits(network)
     noisy = any(mechanism.adds_noise for mechanism in (*plan.on_server.mechanisms, *plan.on_device.mechanisms))
     if noisy and not plan.protocol.cuts and (buffers := [name for name, _ in network.named_buffers()]):
         raise PartError(

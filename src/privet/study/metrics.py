@@ -7,13 +7,14 @@ from typing import Any
 
 from privet.ledger import Log
 from privet.study.baselines import CENTRALISED
-from privet.study.costs import of_run
+from privet.study.costs import of_run, to_target
 from privet.study.experiment import Experiment
 
 _ROUND = (
     "round",
     "accuracy",
     "accuracy_with_noise",
+    "backdoor_success",
     "loss",
     "seconds",
     "modelled_seconds",
@@ -21,6 +22,7 @@ _ROUND = (
     "selected",
     "missing",
     "void",
+    "staleness",
 )
 
 
@@ -45,20 +47,43 @@ def metrics(experiment: Experiment, log: Log) -> dict[str, Any]:
         "digest": last["digest"],
         "accuracy": last["accuracy"],
         "accuracy_with_noise": last["accuracy_with_noise"],
+        "accuracy_personal": _personal(last),
+        "backdoor_success": last.get("backdoor_success"),
+        "backdoor_floor": next((record.body.get("backdoor_success") for record in log.of("baseline")), None),
         "accuracy_alone": reached,
         "accuracy_alone_mean": sum(reached.values()) / len(reached) if reached else None,
         "accuracy_centralised": centralised,
-        "rounds": [{key: body[key] for key in _ROUND} for body in rounds],
+        "rounds": [{key: body.get(key) for key in _ROUND} for body in rounds],
         "rejected": [entry for body in rounds for entry in body["rejected"]],
         "hostile": [device.identity for device in experiment.devices if device.behaviour.hostile],
         "guarantees": [entry.to_json() for entry in plan.protocol.guarantees(experiment.promise)],
         "budget": paid[-1].body if (paid := log.of("budget")) else None,
         "claims": audited[-1].body["claims"] if (audited := log.of("claim")) else None,
-        "attacks": [record.body["finding"] for record in log.of("attack")],
+        "attacks": latest_attacks(log),
         "costs": costs,
         "bytes_per_device": sum(at_devices) / len(at_devices) if at_devices else 0.0,
-        "warnings": _warnings(experiment, rounds, begun.body),
+        "to_target": to_target(experiment, rounds),
+        "warnings": _warnings(experiment, rounds, begun.body) + _unattacked(log),
     }
+
+
+def _personal(last: dict[str, Any]) -> dict[str, Any] | None:
+    """Returns the spread of the devices' own accuracies and each of them; None in runs of older versions."""
+    found = last.get("accuracy_personal")
+    return found | {"devices": last["accuracy_own"]} if found else None
+
+
+def latest_attacks(log: Log) -> list[dict[str, Any]]:
+    """Returns the latest finding of each attack, in the order in which they were first made."""
+    found = {(record.body["number"], record.body["finding"]["name"]): record for record in log.of("attack")}
+    return [record.body["finding"] for record in found.values()]
+
+
+def _unattacked(log: Log) -> list[str]:
+    """Returns why attacks of the plan could not run, unless they could later."""
+    done = {record.body["number"] for record in log.of("attack")}
+    refused = {record.body["number"]: record.body for record in log.of("unattacked")}
+    return [f"attack {body['name']} could not run: {body['why']}" for at, body in refused.items() if at not in done]
 
 
 def _seconds(log: Log) -> float:
@@ -66,7 +91,8 @@ def _seconds(log: Log) -> float:
     total, before = 0.0, None
     for record in log.records:
         now = datetime.fromisoformat(record.time)
-        if before is not None and record.kind not in ("resumed", "claim"):
+        afterwards = record.kind in ("resumed", "claim") or record.body.get("afterwards", False)
+        if before is not None and not afterwards:
             total += (now - before).total_seconds()
         before = now
     return total

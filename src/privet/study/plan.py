@@ -14,7 +14,7 @@ from pydantic import PrivateAttr, ValidationError, ValidationInfo, field_validat
 
 from privet.aggregation.contract import Aggregator
 from privet.attacks.contract import Attack
-from privet.errors import PlanError
+from privet.errors import PlanError, RunError
 from privet.fleet.availability.contract import Availability
 from privet.fleet.behaviours.contract import Behaviour
 from privet.fleet.data import Dataset
@@ -86,6 +86,23 @@ class Plan(Contents):
         return cls.from_table(read_toml(Path(path)))
 
     @classmethod
+    def of_run(cls, folder: Path, digest: str) -> Plan:
+        """Reads the resolved plan of a run, as its folder keeps it.
+
+        Args:
+            folder: of the run.
+            digest: that the run recorded. It covers what is written, so that keys which came later don't count.
+
+        Raises:
+            RunError: the file is not the plan that was run.
+            PlanError: as :meth:`load`.
+        """
+        table = read_toml(folder / "plan.toml")
+        if digest_of(table) != digest:
+            raise RunError(f"{folder}: plan.toml is not the plan that was run", do="restore it")
+        return cls.from_table(table)
+
+    @classmethod
     def from_table(cls, table: Mapping[str, Any]) -> Plan:
         """Returns the plan that a table (parsed TOML) describes.
 
@@ -121,8 +138,7 @@ class Plan(Contents):
     @property
     def digest(self) -> str:
         """The sha256 of the resolved plan as canonical JSON (sorted keys, no spaces)."""
-        canonical = json.dumps(self.to_table(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()
+        return digest_of(self.to_table())
 
     @property
     def dataset(self) -> Dataset:
@@ -173,6 +189,11 @@ class Plan(Contents):
     def attack_parts(self) -> tuple[Attack, ...]:
         """The attacks on the run."""
         return self.attacks
+
+
+def digest_of(table: Mapping[str, Any]) -> str:
+    """Returns the sha256 of a resolved plan's table as canonical JSON (sorted keys, no spaces)."""
+    return hashlib.sha256(json.dumps(table, sort_keys=True, separators=(",", ":"), default=str).encode()).hexdigest()
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -63,10 +63,7 @@ def audit_claims(folder: Path | str, *, trials: int = TRIALS, seed: int | None =
             f"{folder} was given {', '.join(given)} in code, so its plan alone does not say what was released",
             do="call privet.study.refutation.refute with an experiment prepared from the same objects",
         )
-    plan = Plan.load(folder / "plan.toml")
-    if plan.digest != log.of("plan")[0].body["plan_digest"]:
-        raise RunError(f"{folder}: plan.toml is not the plan that was run", do="restore it; the run can't be audited")
-    experiment = prepare(plan)
+    experiment = prepare(Plan.of_run(folder, log.of("plan")[0].body["plan_digest"]))
     source = seeded(seed, "audit") if seed is not None else experiment.task.noise("audit")
     found = refute(experiment, [_guarantee(row) for row in stored.get("guarantees") or ()], trials=trials, rng=source)
     rows = [one.to_json() for one in found]

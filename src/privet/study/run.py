@@ -19,18 +19,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from privet.errors import RefusedError, RunError
+from privet.attacks.contract import Attack
+from privet.errors import InputError, RefusedError, RunError
 from privet.evidence.report import write_report
 from privet.fleet.data import Data
 from privet.governance.budget import Book, Budget
 from privet.ledger import Log, Record
 from privet.models.cost import parameters
+from privet.parts import name_of
 from privet.randomness import Source
+from privet.study.backdoors import backdoor_success
 from privet.study.baselines import CENTRALISED, baselines
 from privet.study.costs import of_round
 from privet.study.experiment import Experiment, counted, prepare
-from privet.study.leakage import leak, seen_rows
+from privet.study.kept import SENT, read_kept, recorded, seen_rows
+from privet.study.leakage import leak
 from privet.study.metrics import metrics
+from privet.study.personal import own_accuracies, spread
 from privet.study.plan import Plan
 from privet.study.secret import forget_secret, keep_secret, read_secret
 from privet.tensors import State, clone, digest, load, save
@@ -108,7 +113,7 @@ def run(
     folder = _begin(experiment, out, given) if resume is None else Path(resume)
     if not (folder / "records.jsonl").is_file():
         raise RunError(f"no run to resume at {folder}", do="give the folder of an interrupted run")
-    with _alone(folder):
+    with alone(folder):
         log = Log(folder / "records.jsonl")
         if resume is not None:
             _go_on(experiment, folder, log, given)
@@ -116,7 +121,7 @@ def run(
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> Iterator[None]:
     """Keeps other processes out of a run's folder; the lock ends with the process, however that ends."""
     with (folder / ".lock").open("a") as file:
         try:
@@ -240,7 +245,7 @@ class Session:
 
     def _train(self) -> State:
         experiment, last = self.experiment, self.experiment.plan.protocol.rounds
-        state, done = self._checkpoint()
+        state, memory, done = self._checkpoint()
         keep = None
         if EDGE in experiment.plan.views.keep:
             keep = keep_rows(EDGE, experiment.plan.views.records, len(experiment.devices), experiment.task.protocol)
@@ -248,9 +253,10 @@ class Session:
         updates = experiment.plan.views.records if COORDINATOR in experiment.plan.views.keep else 0
         if done < last and not experiment.plan.reproducible:
             keep_secret(self.folder, experiment.task.secret, begun=done > 0)
-        for finished in experiment.coordinator.rounds(state, done + 1, last, noise, keep, updates, sampling):
+        rounds = experiment.coordinator.rounds(state, done + 1, last, noise, keep, updates, sampling, memory)
+        for finished in rounds:
+            self._record_round(finished, state)
             state = finished.state
-            self._record_round(finished)
         forget_secret(self.folder)
         if all(record.body["void"] for record in self.log.of("round")):
             raise RefusedError(
@@ -259,56 +265,82 @@ class Session:
             )
         return state
 
-    def _checkpoint(self) -> tuple[State, int]:
+    def _checkpoint(self) -> tuple[State, State, int]:
+        """Returns the model after the last recorded round, what was remembered besides, and its number."""
         rounds = self.log.of("round")
         if not rounds:
-            return clone(self.experiment.task.network().state_dict()), 0
-        number = rounds[-1].body["round"]
-        return self._recorded(f"checkpoint-{number}", rounds[-1].body["digest"]), number
+            return clone(self.experiment.task.network().state_dict()), {}, 0
+        body = rounds[-1].body
+        number, remembered = body["round"], body.get("memory")
+        memory = {} if remembered is None else self._recorded(f"memory-{number}", remembered)
+        return self._recorded(f"checkpoint-{number}", body["digest"]), memory, number
 
-    def _recorded(self, name: str, recorded: str | None) -> State:
-        """Loads tensors of this run, and refuses them if they are not those that were recorded."""
-        state = load(self.folder / f"{name}.safetensors")
-        if recorded is not None and digest(state) != recorded:
-            raise RunError(f"{name} in {self.folder} is not what was recorded", do="run it again")
-        return state
+    def _recorded(self, name: str, expected: str | None) -> State:
+        return recorded(self.folder, name, expected)
 
-    def _record_round(self, done: Round) -> None:
-        figures = self._accuracies(done.state, done.number)
+    def _record_round(self, done: Round, sent: State) -> None:
+        figures = self._accuracies(done)
         views = {EDGE: seen_rows(self.experiment, done.seen), COORDINATOR: done.updates}
+        views[SENT] = sent if done.updates else {}
         for party, view in views.items():
             if view:
                 save(view, self.folder / f"view-{party}.safetensors")
         save(done.state, self.folder / f"checkpoint-{done.number}.safetensors")
+        if done.memory:
+            save(done.memory, self.folder / f"memory-{done.number}.safetensors")
         rejected = [{"device": device, "round": done.number, "reason": reason} for device, reason in done.rejected]
         body = figures | {
             "round": done.number,
             "digest": digest(done.state),
+            "memory": digest(done.memory) if done.memory else None,
             "asked": done.asked,
-            "loss": done.loss,
+            "loss": done.loss if self.experiment.task.protocol.reports_loss else None,
             "replies": done.replies,
             "selected": done.selected,
             "rejected": rejected,
             "missing": [{"device": device, "reason": reason} for device, reason in done.missing],
             "void": done.void,
             "views": {party: digest(view) for party, view in views.items() if view},
+            "staleness": _staleness(done),
             "seconds": done.seconds,
             **of_round(self.experiment, done),
         }
         self.log.append("round", body)
-        (self.folder / f"checkpoint-{done.number - 1}.safetensors").unlink(missing_ok=True)
+        for name in ("checkpoint", "memory"):
+            (self.folder / f"{name}-{done.number - 1}.safetensors").unlink(missing_ok=True)
         rounds = self.experiment.plan.protocol.rounds
         self.progress("round", rounds=rounds, **{key: body[key] for key in _SHOWN}, rejected=rejected)
 
-    def _accuracies(self, state: State, number: int) -> dict[str, float | None]:
+    def _accuracies(self, done: Round) -> dict[str, Any]:
         task, inputs, labels = self.experiment.task, self._inputs, self._labels
+        state, number, plan = done.state, done.number, self.experiment.plan
         quiet = task.on_device.without_noise()
         noise: Source = task.noise("evaluation", number)
         noisy = None
         if task.protocol.cuts and quiet != task.on_device:
             noisy = accuracy(predictor(task, state, task.on_device, noise), inputs, labels)
-        plain = accuracy(predictor(task, state, quiet, noise, self._begin), inputs, labels)
-        return {"accuracy": plain, "accuracy_with_noise": noisy}
+        answers = predictor(task, state, quiet, noise, self._begin)(inputs).argmax(1)
+        figures = {
+            "accuracy": float((answers == labels).double().mean()),
+            "accuracy_with_noise": noisy,
+            "backdoor_success": self._backdoor_success(predictor(task, state, quiet, noise)),
+        }
+        last = number == plan.protocol.rounds
+        if task.protocol.personalises and not last and plan.evidence.target_accuracy is None:
+            return figures | {"accuracy_personal": None}  # as dear as a round, and only its end is asked for
+        own = own_accuracies(self.experiment, state, done.memory, number, answers)
+        return figures | {"accuracy_personal": spread(own)} | ({"accuracy_own": own} if last else {})
+
+    def _backdoor_success(self, predict: Callable[[Tensor], Tensor]) -> float | None:
+        """Returns how often the triggers of the fleet's behaviours work; None where there are none."""
+        return backdoor_success(
+            [device.behaviour for device in self.experiment.devices], predict, *self.experiment.test
+        )
+
+    def _unharmed(self, clean: State) -> Callable[[Tensor], Tensor]:
+        """Returns what the centralised model, which nobody attacked, answers."""
+        task = self.experiment.task
+        return predictor(task, clean, task.on_device.without_noise(), task.noise("judge"))
 
     def _compare(self) -> State | None:
         """Runs the baselines that are not recorded yet; returns the centralised model if there is one."""
@@ -319,39 +351,53 @@ class Session:
             if name == CENTRALISED:
                 save(state, self.folder / f"{CENTRALISED}.safetensors")
                 body["digest"] = digest(state)
+                body["backdoor_success"] = self._backdoor_success(self._unharmed(state))
             known[name] = self.log.append("baseline", body).body
             self.progress("baseline", name=name, accuracy=reached)
             started = time.perf_counter()
         return self._recorded(CENTRALISED, known[CENTRALISED].get("digest")) if CENTRALISED in known else None
 
     def _attack(self, state: State, clean: State | None) -> None:
-        kept = self.log.of("round")[-1].body.get("views", {})
-        seen = self._recorded(f"view-{EDGE}", kept[EDGE]) if EDGE in kept else {}
-        judge = None
-        if clean is not None:
-            task = self.experiment.task
-            judge = predictor(task, clean, task.on_device.without_noise(), task.noise("judge"))
+        kept = read_kept(self.folder, self.log, state)
+        judge = None if clean is None else self._unharmed(clean)
         done = {record.body["number"] for record in self.log.of("attack")}
         for number, attack in enumerate(self.experiment.plan.attack_parts):
             if number in done:
                 continue
             started = time.perf_counter()
-            outcome = leak(self.experiment, number, attack, state, seen, judge)
-            self._keep_pictures(outcome.finding.name, number, outcome.pictures)
+            try:
+                outcome = leak(self.experiment, number, attack, kept, judge)
+            except (InputError, RefusedError) as error:  # the training is done, and its report must not be lost
+                self.log.append("unattacked", {"number": number, "name": name_of(attack), "why": error.advice()})
+                continue
+            self._keep_pictures(number, attack, outcome.pictures)
             body = {"number": number, "finding": outcome.finding.to_json(), "seconds": time.perf_counter() - started}
             self.log.append("attack", body)
-            self.progress(
-                "attack", name=outcome.finding.name, metrics=outcome.finding.metrics, floor=outcome.finding.floor
-            )
+            figures = {key: value for key, value in outcome.finding.metrics.items() if not key.endswith(_BOUNDS)}
+            self.progress("attack", name=outcome.finding.name, **figures)
 
-    def _keep_pictures(self, name: str, number: int, pictures: dict[str, Tensor]) -> None:
-        if pictures:
-            folder = self.folder / "pictures"
-            folder.mkdir(exist_ok=True)
-            twin = (folder / f"{name}.safetensors").exists()  # the plan may hold one attack twice
-            save(pictures, folder / (f"{name}-{number}.safetensors" if twin else f"{name}.safetensors"))
+    def _keep_pictures(self, number: int, attack: Attack, pictures: dict[str, Tensor]) -> None:
+        name = name_of(attack)
+        first = [name_of(one) for one in self.experiment.plan.attack_parts].index(name)
+        keep_pictures(self.folder, name if number == first else f"{name}-{number}", pictures)
 
 
+def keep_pictures(folder: Path, name: str, pictures: dict[str, Tensor]) -> None:
+    """Keeps an attack's pictures with the run, in place of those of the same name."""
+    if pictures:
+        (folder / "pictures").mkdir(exist_ok=True)
+        save(pictures, folder / "pictures" / f"{name}.safetensors")
+
+
+def _staleness(done: Round) -> dict[str, float] | None:
+    """Returns mean and maximum of a round's staleness; None where everybody waits for everybody."""
+    if not done.staleness:
+        return None
+    found = [pushes for _, pushes in done.staleness]
+    return {"mean": sum(found) / len(found), "max": max(found)}
+
+
+_BOUNDS = ("_low", "_high")
 _SHOWN = ("round", "accuracy", "accuracy_with_noise", "loss", "seconds", "replies", "selected", "void")
 
 

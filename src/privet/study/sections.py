@@ -14,6 +14,7 @@ from privet.attacks.contract import Attack
 from privet.fleet.availability.contract import Availability
 from privet.fleet.behaviours.contract import Behaviour
 from privet.fleet.data import Dataset
+from privet.fleet.imperfections.contract import Imperfection
 from privet.fleet.partitions.contract import Partition
 from privet.mechanisms.contract import Mechanism
 from privet.models import Model
@@ -28,6 +29,7 @@ AttackPart = Annotated[Attack, PartOf("attacks")]
 AvailabilityPart = Annotated[Availability, PartOf("availabilities")]
 BehaviourPart = Annotated[Behaviour, PartOf("behaviours")]
 DatasetPart = Annotated[Dataset, PartOf("datasets")]
+ImperfectionPart = Annotated[Imperfection, PartOf("imperfections")]
 MechanismPart = Annotated[Mechanism, PartOf("mechanisms")]
 ModelPart = Annotated[Model, PartOf("models")]
 PartitionPart = Annotated[Partition, PartOf("partitions")]
@@ -59,6 +61,13 @@ class Hostile(Section):
     behaviour: BehaviourPart = Field(description="What they do.")
 
 
+class Imperfect(Section):
+    """Some honest devices of the fleet whose rows are not what they should be, all in one way."""
+
+    devices: Count = Field(description="How many devices hold such rows.")
+    imperfection: ImperfectionPart = Field(description="What is wrong with their rows.")
+
+
 class Fleet(Section):
     """Who trains: devices, their hardware, their rows, when they answer, and who misbehaves."""
 
@@ -74,6 +83,9 @@ class Fleet(Section):
     availability: AvailabilityPart = default_part("availabilities", "always", "When devices answer, and how late.")
     hostile: tuple[Hostile, ...] = Field(
         default=(), strict=False, description="Groups of misbehaving devices; they are the last devices of the fleet."
+    )
+    imperfect: tuple[Imperfect, ...] = Field(
+        default=(), strict=False, description="Groups of honest devices with imperfect rows; they are the first ones."
     )
 
 
@@ -150,6 +162,11 @@ class Evidence(Section):
 
     alone: bool = Field(default=True, description="Train each device on its own rows only, for comparison.")
     centralised: bool = Field(default=True, description="Train one model on all rows in one place, for comparison.")
+    target_accuracy: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None,
+        description="Tell the time, bytes and energy to this accuracy: each device's own where training makes "
+        "models of their own, else the global model's.",
+    )
 
 
 class Contents(Section):

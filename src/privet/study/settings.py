@@ -13,8 +13,8 @@ from privet import parts
 from privet.errors import PlanError
 
 _PART = re.compile(
-    r"data|model|training|aggregation|attacks\.\d+|mechanisms\.on_(?:device|server)\.\d+"
-    r"|fleet\.(?:partition|availability|hostile\.\d+\.behaviour)"
+    r"data|model|training|aggregation(?:\.inner)*|attacks\.\d+|mechanisms\.on_(?:device|server)\.\d+"
+    r"|fleet\.(?:partition|availability|hostile\.\d+\.behaviour|imperfect\.\d+\.imperfection)"
 )
 """Dotted keys of tables that describe a part."""
 

@@ -13,10 +13,12 @@ from torch import Tensor, nn
 
 from privet.accounting import Guarantee, Relation, Sensitivity
 from privet.engines import Channel
+from privet.errors import PartError
 from privet.mechanisms.chain import Chain
 from privet.models import Model
-from privet.parts import Part, part
+from privet.parts import Part, name_of, part
 from privet.randomness import Source
+from privet.tensors import State, flatten, unflatten
 from privet.training.cohort import Cohort
 from privet.training.descent import Descent, batches
 from privet.training.precision import Precision
@@ -44,6 +46,24 @@ class Bench:
     precision: Precision
     kept: dict[str, tuple[float, Tensor]] = field(default_factory=dict)
 
+    def read(self) -> Tensor:
+        """Returns the network's values as one vector (d,), in the order of :func:`privet.tensors.flatten`."""
+        return flatten(self.network.state_dict())
+
+    def write(self, vector: Tensor) -> None:
+        """Puts a vector (d,) as :meth:`read` returns it into the network."""
+        live = self.network.state_dict()
+        for name, value in unflatten(vector, live).items():
+            live[name].copy_(value)
+
+    def laid_out(self, vector: Tensor) -> Tensor:
+        """Returns a vector (d,) in the order of ``descent.values``, which depends on the memory layout."""
+        before = self.read()
+        self.write(vector)
+        values = self.descent.values.clone()
+        self.write(before)
+        return values
+
 
 @dataclass(frozen=True)
 class Lesson:
@@ -57,6 +77,9 @@ class Lesson:
         rng: shuffles.
         noise: the source of the mechanisms' noise.
         channel: what crosses to others goes through it.
+        memory: what this device kept for itself from earlier rounds; it never leaves the device.
+        shared: further tensors that came with the global model.
+        kept: filled by the protocol: this device's memory after the round, all of it.
     """
 
     bench: Bench
@@ -66,6 +89,9 @@ class Lesson:
     rng: Source
     noise: Source
     channel: Channel
+    memory: State = field(default_factory=dict)
+    shared: State = field(default_factory=dict)
+    kept: State = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -117,6 +143,21 @@ class Protocol(Part):
     once: ClassVar[bool] = False
     """Whether devices release their features once, before the rounds, to an edge server that trains from then on."""
 
+    vectors: ClassVar[int] = 1
+    """How many vectors of the model's size a reply holds, one after the other; the first is the model's change."""
+
+    personalises: ClassVar[bool] = False
+    """Whether each device ends up with a model of its own."""
+
+    asynchronous: ClassVar[bool] = False
+    """Whether each device pushes in its own time; see :mod:`privet.training.asynchronous`."""
+
+    buffers: ClassVar[bool] = True
+    """Whether it can train models that keep buffers (running means of a normalisation)."""
+
+    reports_loss: ClassVar[bool] = True
+    """Whether devices tell their training loss."""
+
     rounds: Annotated[int, Field(ge=1, le=MOST)] = 5
     local_epochs: Annotated[int, Field(ge=1, le=MOST)] = 1
     batch_size: Annotated[int, Field(ge=1, le=MOST)] = 64
@@ -128,8 +169,84 @@ class Protocol(Part):
         return network, nn.Sequential()
 
     def quiet(self) -> Self:
-        """Returns the same protocol without noise of its own: how whoever trains for himself trains."""
+        """Returns the same protocol without noise of its own."""
         return self
+
+    def alone(self) -> Protocol:
+        """Returns how a device trains that trains for itself only; without noise of its own."""
+        return self.quiet()
+
+    @property
+    def epochs(self) -> int:
+        """Passes over its rows that a device makes in a round, whatever they train."""
+        return self.local_epochs
+
+    def shared(self, memory: State) -> State:
+        """Returns further tensors that go to every device with the global model.
+
+        Args:
+            memory: what the coordinator remembers of this protocol.
+        """
+        return {}
+
+    def fits(self, network: nn.Sequential) -> None:
+        """Refuses a network that this protocol can't train.
+
+        Raises:
+            PartError: the network keeps buffers, or is too small.
+        """
+        if not self.buffers and (names := [name for name, _ in network.named_buffers()]):
+            raise PartError(
+                f"the model keeps {names[0]!r}, which is no parameter; {name_of(self)} moves parameters only",
+                do="normalise by nn.GroupNorm or nn.LayerNorm, which keep nothing, or take training.name = 'fedavg'",
+            )
+
+    def download(self, model: State, network: nn.Sequential) -> State:
+        """Returns the part of the global model that a device needs; all of it unless the protocol says otherwise."""
+        return model
+
+    def upload(self, sent: Tensor, lesson: Lesson) -> tuple[Tensor, State]:
+        """Returns what of a device's vector arrives, and the tensors that carry it, which are metered.
+
+        Comes after the mechanisms, so that it is post-processing of what they guarantee.
+
+        Args:
+            sent: ``vectors`` vectors one after the other, each (d,).
+            lesson: of the device, for its memory.
+        """
+        return sent, {"update": sent}
+
+    def reply(self, update: Tensor, lesson: Lesson) -> Tensor:
+        """Returns the vector that leaves the device, (vectors * d,), before any mechanism.
+
+        Args:
+            update: what training changed in the model, (d,).
+            lesson: of the device, after training.
+        """
+        return update
+
+    def serve(self, combined: Tensor, memory: State, share: float) -> tuple[Tensor, State]:
+        """Returns how far the global model moves, (d,), and what the coordinator remembers next.
+
+        Comes after the mechanisms on the server, so that it is post-processing of what they guarantee.
+
+        Args:
+            combined: what the rule made of the replies, (vectors * d,).
+            memory: what the coordinator remembers of this protocol; empty before the first round.
+            share: of the fleet's devices whose replies were combined.
+        """
+        return combined, {}
+
+    def pace(self) -> float:
+        """Returns the factor of every push of an asynchronous protocol."""
+        return 1.0
+
+    def personal(self, lesson: Lesson) -> None:
+        """Turns the bench's network, which holds the global model, into the device's own model.
+
+        Args:
+            lesson: of the device, with what it kept.
+        """
 
     @abstractmethod
     def train(self, lesson: Lesson) -> float:

@@ -16,7 +16,7 @@ from privet.fleet.device import Device
 from privet.mechanisms.chain import Chain
 from privet.models import Model
 from privet.randomness import Source, keyed, seeded, system
-from privet.tensors import clone, flatten
+from privet.tensors import State, clone, flatten
 from privet.training.contract import Bench, Lesson, Protocol
 from privet.training.descent import Descent
 from privet.training.precision import Precision
@@ -99,11 +99,11 @@ class Task:
 
     def quiet(self) -> Task:
         """Returns the same task with the noise left out: what a device trains for itself."""
-        return replace(self, on_device=self.on_device.without_noise(), protocol=self.protocol.quiet())
+        return replace(self, on_device=self.on_device.without_noise(), protocol=self.protocol.alone())
 
     def compute_seconds(self, device: Device) -> float:
         """Returns the seconds (modelled) that a round takes a device: three forward passes a record and epoch."""
-        passes = 1 if self.protocol.once else 3 * self.protocol.local_epochs
+        passes = 1 if self.protocol.once else 3 * self.protocol.epochs
         steps = passes * self.multiplications * device.examples
         return device.profile.compute_seconds(steps)
 
@@ -122,37 +122,62 @@ class LocalStep:
     def __call__(self, device: Device, message: Message, channel: Channel) -> Reply:
         """Trains on the device's rows and returns the difference to the global model as one vector."""
         task, started = self.task, time.process_time()
-        rows = torch.from_numpy(device.shard)
         own = seeded(task.seed, "device", device.identity, message.round)
         if channel.keep is not None:
-            channel.keep = replace(channel.keep, rows=min(channel.keep.rows, len(rows)))
-        labels = device.behaviour.labels(task.labels[rows], task.classes, own.child("behaviour"))
+            channel.keep = replace(channel.keep, rows=min(channel.keep.rows, device.examples))
+        lesson = self._lesson(device, message, channel, own)
         learner = EDGE if task.protocol.once else device.identity
-        channel.send(COORDINATOR, learner, "global model", message.tensors)
-        noise = task.once(device.identity) if task.protocol.once else task.noise(device.identity, message.round)
+        channel.send(COORDINATOR, learner, "global model", task.protocol.download(message.tensors, self._bench.network))
+        if message.shared:
+            channel.send(COORDINATOR, learner, "shared", message.shared)
         before = self.load(message.tensors)
         with drawing(own.child("layers")):
-            shuffle = own.child("shuffle")
-            loss = task.protocol.train(
-                Lesson(self._bench, task.inputs[rows], labels, task.on_device, shuffle, noise, channel)
-            )
+            loss = task.protocol.train(lesson)
         update = flatten(self._live) - before
         # Batches that a layer has counted are no model: beside weights they would drown every distance and norm.
         if len(self._counters):
             update[self._counters] = 0
+        update = task.protocol.reply(update, lesson)
         if not task.protocol.cuts:
-            update = task.on_device(update, noise)
-        sent = device.behaviour.update(update, own.child("update"))
+            update = task.on_device(update, lesson.noise)
+        update, carried = task.protocol.upload(update, lesson)
+        sent = device.behaviour.update(update, message.round, own.child("update"))
         spent = {"loss": loss, "seconds": time.process_time() - started}
-        reply = Reply(device.identity, message.round, fields=spent, base=message.base)
+        reply = Reply(device.identity, message.round, fields=spent, base=message.base, kept=lesson.kept)
         if sent is None:
             reply.missing = "silent"
         else:
             reply.tensors = {"update": sent}
-            channel.send(learner, COORDINATOR, "update", reply.tensors)
+            channel.send(learner, COORDINATOR, "update", carried if sent is update else reply.tensors)
         crossed = sum(entry.bytes for ends, entry in channel.traffic.items() if device.identity in ends)
         reply.delay = task.compute_seconds(device) + device.profile.transfer_seconds(crossed)
         return reply
+
+    def personal(self, device: Device, message: Message, channel: Channel) -> State:
+        """Returns the model that a device makes for itself of the global one and of what it kept."""
+        own = seeded(self.task.seed, "personal", device.identity, message.round)
+        lesson = self._lesson(device, message, channel, own)
+        self.load(message.tensors)
+        with drawing(own.child("layers")):
+            self.task.protocol.personal(lesson)
+        return clone(self._live)
+
+    def _lesson(self, device: Device, message: Message, channel: Channel, own: Source) -> Lesson:
+        task, rows = self.task, torch.from_numpy(device.shard)
+        inputs, labels = device.behaviour.examples(
+            task.inputs[rows], task.labels[rows], task.classes, own.child("behaviour")
+        )
+        return Lesson(
+            bench=self._bench,
+            inputs=inputs,
+            labels=labels,
+            mechanisms=task.on_device,
+            rng=own.child("shuffle"),
+            noise=task.once(device.identity) if task.protocol.once else task.noise(device.identity, message.round),
+            channel=channel,
+            memory=message.memory.get(device.identity, {}),
+            shared=message.shared,
+        )
 
     def load(self, state: Mapping[str, Tensor]) -> Tensor:
         """Puts a state into the network and returns it as one vector."""

@@ -1,1 +1,1 @@
-"""Behaviours: what a device does to its labels and its update; one a file."""
+"""Behaviours: what a device does to its rows and its update; one a file."""

@@ -29,6 +29,6 @@ class Boosting(Behaviour):
 
     factor: Annotated[float, Field(gt=1)] = 10.0
 
-    def update(self, update: Tensor, rng: Source) -> Tensor | None:
+    def update(self, update: Tensor, round: int, rng: Source) -> Tensor | None:
         """Returns ``factor * update`` (d,)."""
         return update * self.factor

@@ -31,14 +31,14 @@ class LabelFlip(Behaviour):
 
     shift: Annotated[int, Field(ge=1)] | None = None
 
-    def labels(self, labels: Tensor, classes: int, rng: Source) -> Tensor:
-        """Returns the wrong labels (n,).
+    def examples(self, inputs: Tensor, labels: Tensor, classes: int, rng: Source) -> tuple[Tensor, Tensor]:
+        """Returns the inputs (n, ...) as they are and wrong labels (n,).
 
         Raises:
             PartError: the shift is a multiple of the classes, so that nothing would move.
         """
         if self.shift is None:
-            return classes - 1 - labels
+            return inputs, classes - 1 - labels
         if self.shift % classes == 0:
             raise PartError(f"label-flip.shift = {self.shift} moves nothing", allowed=f"1 to {classes - 1}")
-        return (labels + self.shift) % classes
+        return inputs, (labels + self.shift) % classes

@@ -26,7 +26,7 @@ class NanSender(Behaviour):
     value: Literal["nan", "inf"] = "nan"
     everywhere: bool = True
 
-    def update(self, update: Tensor, rng: Source) -> Tensor | None:
+    def update(self, update: Tensor, round: int, rng: Source) -> Tensor | None:
         """Returns the spoilt update (d,)."""
         if self.everywhere:
             return torch.full_like(update, float(self.value))

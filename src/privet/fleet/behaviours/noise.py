@@ -27,6 +27,6 @@ class Noise(Behaviour):
 
     scale: Annotated[float, Field(gt=0)] = 1.0
 
-    def update(self, update: Tensor, rng: Source) -> Tensor | None:
+    def update(self, update: Tensor, round: int, rng: Source) -> Tensor | None:
         """Returns noise (d,)."""
         return rng.normal(tuple(update.shape)).to(update.dtype) * self.scale

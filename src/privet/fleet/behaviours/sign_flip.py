@@ -27,6 +27,6 @@ class SignFlip(Behaviour):
 
     factor: Annotated[float, Field(gt=0)] = 1.0
 
-    def update(self, update: Tensor, rng: Source) -> Tensor | None:
+    def update(self, update: Tensor, round: int, rng: Source) -> Tensor | None:
         """Returns ``-factor * update`` (d,)."""
         return update * -self.factor

@@ -17,6 +17,6 @@ class Silent(Behaviour):
 
     grade: ClassVar[Grade] = "measured"
 
-    def update(self, update: Tensor, rng: Source) -> Tensor | None:
+    def update(self, update: Tensor, round: int, rng: Source) -> Tensor | None:
         """Returns None."""
         return None

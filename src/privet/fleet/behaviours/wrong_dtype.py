@@ -18,6 +18,6 @@ class WrongDtype(Behaviour):
 
     grade: ClassVar[Grade] = "measured"
 
-    def update(self, update: Tensor, rng: Source) -> Tensor | None:
+    def update(self, update: Tensor, round: int, rng: Source) -> Tensor | None:
         """Returns the rounded update (d,), int64."""
         return update.nan_to_num().round().to(torch.int64)

@@ -25,6 +25,6 @@ class WrongShape(Behaviour):
 
     extra: Annotated[int, Field(ge=1)] = 1
 
-    def update(self, update: Tensor, rng: Source) -> Tensor | None:
+    def update(self, update: Tensor, round: int, rng: Source) -> Tensor | None:
         """Returns the update and its zeros (d + extra,)."""
         return torch.cat((update, update.new_zeros(self.extra)))

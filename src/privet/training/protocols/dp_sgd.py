@@ -67,6 +67,7 @@ class DpSgd(Protocol):
     """
 
     grade: ClassVar[Grade] = "derived"
+    reports_loss: ClassVar[bool] = False
     sampler: ClassVar[Poisson] = Poisson()
     """How the rows of a step are drawn; the guarantee's event is derived from it."""
 

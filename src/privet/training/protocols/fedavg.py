@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import ClassVar
 
 import torch
@@ -26,23 +27,39 @@ class Fedavg(Protocol):
     grade: ClassVar[Grade] = "measured"
 
     def train(self, lesson: Lesson) -> float:
+        return self.descend(lesson)
+
+    def descend(
+        self, lesson: Lesson, *, towards: Tensor | None = None, pull: float = 0.0, drift: Tensor | None = None
+    ) -> float:
+        """Trains the bench's network by gradient descent on the mean cross-entropy; returns the last pass's loss.
+
+        Args:
+            lesson: whose rows.
+            towards: a point in the order of ``descent.values``, to which ``pull / 2`` times the squared distance
+                is added to the loss.
+            pull: how strongly; 0 for not at all.
+            drift: a vector of the same order that is added to every gradient.
+        """
         bench, inputs, labels = lesson.bench, lesson.inputs, lesson.labels
-        start = bench.descent.values.clone() if self.pull() else None
+        gradients, values = bench.descent.gradients, bench.descent.values
 
         def learn(rows: Tensor, number: int) -> Tensor:
             with bench.precision.autocast():
                 logits = bench.network(inputs[rows])
             loss = torch.nn.functional.cross_entropy(logits.float(), labels[rows])
             loss.backward()
-            if start is not None:
-                bench.descent.gradients.add_(bench.descent.values - start, alpha=self.pull())
+            if towards is not None and pull:
+                gradients.add_(values - towards, alpha=pull)
+            if drift is not None:
+                gradients.add_(drift)
             return loss.detach()
 
         return self.passes(lesson, learn)
 
-    def pull(self) -> float:
-        """Returns how strongly a device is pulled back to the global model (FedProx's mu); 0 here."""
-        return 0.0
+    def plain(self) -> Fedavg:
+        """Returns federated averaging with the same rounds, epochs, batches and steps."""
+        return Fedavg(**{field.name: getattr(self, field.name) for field in fields(Fedavg)})
 
     def guarantees(self, promise: Promise) -> Sequence[Guarantee]:
         return of_updates(promise, self.rounds)

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from privet.parts import Grade, part
+from privet.training.contract import Lesson
 from privet.training.protocols.fedavg import Fedavg
 
 
@@ -25,5 +26,5 @@ class Fedprox(Fedavg):
 
     proximal: Annotated[float, Field(ge=0, le=1e6)] = 0.01
 
-    def pull(self) -> float:
-        return self.proximal
+    def train(self, lesson: Lesson) -> float:
+        return self.descend(lesson, towards=lesson.bench.descent.values.clone(), pull=self.proximal)

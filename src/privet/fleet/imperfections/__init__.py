@@ -1,0 +1,1 @@
+"""Imperfections: what is wrong with the rows of honest devices; one a file."""
