@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
+
+from privet.engines.in_process import threads
 
 
 @pytest.fixture(autouse=True)
 def _weights_that_a_test_does_not_seed() -> None:
     """Starts every test with the same torch stream, so that no draw of weights fails a test once in a hundred runs."""
     torch.default_generator.manual_seed(0)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Runs a test with one torch thread; ``pytestmark = pytest.mark.usefixtures("one_thread")`` asks for it."""
+    with threads(1):
+        yield

@@ -26,12 +26,7 @@ CLASSES = 4
 SEEN, OWN = 120, 400
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def images(count: int, seed: int) -> tuple[Tensor, Tensor]:

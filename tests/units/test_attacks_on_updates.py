@@ -27,13 +27,7 @@ from privet.models.mlp import Mlp
 from privet.randomness import seeded
 from privet.tensors import flatten
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def fresh(make, *shape: int, classes: int = 10) -> nn.Sequential:

@@ -20,13 +20,7 @@ from privet.errors import InputError
 from privet.evidence.audit import clopper_pearson, judge_reconstruction
 from privet.randomness import seeded
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:

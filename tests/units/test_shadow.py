@@ -20,13 +20,7 @@ from privet.fleet.datasets.mnist_10k import Mnist10k
 from privet.models.mlp import Mlp
 from privet.randomness import seeded
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def rows(count: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -56,6 +56,28 @@ def data_folders(name: str, folder: str | Path | None = None) -> list[Path]:
     return [*found, (Path(cache) if cache else Path.home() / ".cache") / "privet" / name]
 
 
+def find_file(name: str, file: str, packed: str, folder: str | None, do: str) -> Path:
+    """Returns a file of a data set that is here, plain or packed.
+
+    Args:
+        name: of the data set.
+        file: its plain name.
+        packed: ending of the packed one, for example ``.gz``.
+        folder: as for :func:`data_folders`.
+        do: how to bring it.
+
+    Raises:
+        DataError: it is in none of the folders.
+    """
+    places = data_folders(name, folder)
+    for place in places:
+        for found in (place / file, place / f"{file}{packed}"):
+            if found.is_file():
+                return found
+    where = ", ".join(str(place) for place in places)
+    raise DataError(f"{name}: no file {file}, plain or {packed}, in {where}", do=do)
+
+
 def fetch(
     url: str,
     path: Path,

@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 from privet.errors import ContentError
 from privet.ledger.content import DEFAULT, chunks, cid_of, cid_of_chunks, decode_cid, profile_of
+from privet.ledger.store import sync_folder
 
 
 class FolderStore:
@@ -91,7 +92,7 @@ class FolderStore:
         finally:
             part.unlink(missing_ok=True)
         for folder in (place.parent, shelf):
-            _sync(folder)
+            sync_folder(folder)
         return cid
 
 
@@ -99,12 +100,3 @@ def _copied(pieces: Iterable[bytes], file: BinaryIO) -> Iterator[bytes]:
     for piece in pieces:
         file.write(piece)
         yield piece
-
-
-def _sync(folder: Path) -> None:
-    """Makes the names in a folder survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

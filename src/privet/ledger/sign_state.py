@@ -22,6 +22,7 @@ from privet.ledger.encoding import Value, decode, encode
 from privet.ledger.fields import Field, digest, key, read, text, whole
 from privet.ledger.genesis import Genesis
 from privet.ledger.messages import Lock
+from privet.ledger.store import sync_folder
 from privet.ledger.votes import STEPS, Certificate, Vote
 
 _RECORD: dict[str, Field] = {
@@ -67,11 +68,7 @@ class DurableFile:
             file.flush()
             os.fsync(file.fileno())
         part.replace(self.path)
-        folder = os.open(self.path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(self.path.parent)
 
 
 class SignState:

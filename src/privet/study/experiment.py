@@ -46,6 +46,7 @@ class Experiment:
         task: what the local step needs.
         coordinator: the round loop.
         promise: what guarantees are derived from.
+        owed: the guarantee that counts against the plan's budget; None where the plan sets none.
         head_multiplications: for one record's forward pass at the edge server.
     """
 
@@ -56,6 +57,7 @@ class Experiment:
     task: Task
     coordinator: Coordinator
     promise: Promise
+    owed: Guarantee | None
     head_multiplications: int
 
     @property
@@ -110,7 +112,20 @@ def prepare(
     settings = plan.engine
     cohort = Cohort(settings.device_sampling_rate, settings.separation)
     engine = Colluding(InProcess(settings.workers, plan.seed, single_thread=plan.reproducible), plan.seed)
-    experiment = Experiment(
+    promise = Promise(
+        on_device=plan.on_device,
+        on_server=plan.on_server,
+        dimension=_dimension(task) * plan.protocol.vectors,
+        delta=plan.privacy.delta,
+        relation=plan.privacy.relation,
+        devices=max(settings.minimum_replies, plan.aggregator.minimum()),
+        combine=plan.aggregator.bound,
+        coupled=plan.protocol.batch_size if coupled else 1,
+        cohort=cohort,
+        absent_is_zero=plan.aggregator.absent_is_zero,
+        examples=tuple(device.examples for device in devices),
+    )
+    return Experiment(
         plan=plan,
         data=rows,
         devices=devices,
@@ -127,23 +142,10 @@ def prepare(
             cohort,
             trusted,
         ),
-        promise=Promise(
-            on_device=plan.on_device,
-            on_server=plan.on_server,
-            dimension=_dimension(task) * plan.protocol.vectors,
-            delta=plan.privacy.delta,
-            relation=plan.privacy.relation,
-            devices=max(settings.minimum_replies, plan.aggregator.minimum()),
-            combine=plan.aggregator.bound,
-            coupled=plan.protocol.batch_size if coupled else 1,
-            cohort=cohort,
-            absent_is_zero=plan.aggregator.absent_is_zero,
-            examples=tuple(device.examples for device in devices),
-        ),
+        promise=promise,
+        owed=_owed(plan, promise),
         head_multiplications=head,
     )
-    counted(experiment)
-    return experiment
 
 
 def _held(plan: Plan, data: Data, devices: Sequence[Device]) -> Data:
@@ -180,17 +182,16 @@ def _set_aside(plan: Plan, data: Data, devices: list[Device]) -> tuple[list[Devi
     return left, Device(COORDINATOR, find_profile(plan.fleet.edge_server), own, Always(), Honest())
 
 
-def counted(experiment: Experiment) -> Guarantee | None:
+def _owed(plan: Plan, promise: Promise) -> Guarantee | None:
     """Returns the guarantee that counts against the plan's budget: the dearest formal one of its unit.
 
     Raises:
         RefusedError: it exceeds the budget, or nothing is guaranteed to the budget's unit.
     """
-    plan = experiment.plan
     budget, unit = plan.privacy.budget_epsilon, plan.privacy.budget_unit
     if budget is None:
         return None
-    derived = plan.protocol.guarantees(experiment.promise)
+    derived = plan.protocol.guarantees(promise)
     dearest = max(
         (one for one in derived if one.unit == unit and one.formal), key=lambda one: one.epsilon, default=None
     )

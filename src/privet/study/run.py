@@ -31,7 +31,7 @@ from privet.randomness import Source
 from privet.study.backdoors import backdoor_success
 from privet.study.baselines import CENTRALISED, baselines
 from privet.study.costs import of_round
-from privet.study.experiment import Experiment, counted, prepare
+from privet.study.experiment import Experiment, prepare
 from privet.study.kept import SENT, read_kept, recorded, seen_rows
 from privet.study.leakage import leak
 from privet.study.metrics import metrics
@@ -141,8 +141,9 @@ def _begin(experiment: Experiment, out: Path | str | None, given: list[str]) -> 
         raise RunError(f"{folder} exists already", do="give another folder with --out, or --resume it") from None
     try:
         (folder / "plan.toml").write_text(plan.to_toml(), encoding="utf-8")
-        Log(folder / "records.jsonl").append("plan", _identity(experiment, given) | {"release": secrets.token_hex(16)})
-        _pay(experiment, Log(folder / "records.jsonl"))
+        log = Log(folder / "records.jsonl")
+        log.append("plan", _identity(experiment, given) | {"release": secrets.token_hex(16)})
+        _pay(experiment, log)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)  # without its first record nothing could resume it
         raise
@@ -151,7 +152,7 @@ def _begin(experiment: Experiment, out: Path | str | None, given: list[str]) -> 
 
 def _pay(experiment: Experiment, log: Log) -> None:
     """Charges each device's budget for the whole run, before it begins; a run that goes on has paid already."""
-    privacy, owed = experiment.plan.privacy, counted(experiment)
+    privacy, owed = experiment.plan.privacy, experiment.owed
     if privacy.budget_book is None or owed is None or owed.event is None or privacy.budget_epsilon is None:
         return
     names = [device.identity for device in experiment.devices]
@@ -323,7 +324,7 @@ class Session:
         figures = {
             "accuracy": float((answers == labels).double().mean()),
             "accuracy_with_noise": noisy,
-            "backdoor_success": self._backdoor_success(predictor(task, state, quiet, noise)),
+            "backdoor_success": self._backdoor_success(lambda rows: predictor(task, state, quiet, noise)(rows)),
         }
         last = number == plan.protocol.rounds
         if task.protocol.personalises and not last and plan.evidence.target_accuracy is None:

@@ -8,9 +8,8 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from privet.errors import DataError
 from privet.fleet.data import Data, Dataset, checked
-from privet.fleet.fetch import data_folders
+from privet.fleet.fetch import find_file
 from privet.fleet.time_series import of_length, read_ts
 from privet.parts import Grade, part
 
@@ -43,15 +42,7 @@ _FILES: dict[Series, tuple[str, int, str, str]] = {
 
 
 def _find(name: str, folder: str | None) -> Path:
-    places = data_folders("appliances", folder)
-    for place in places:
-        for file in (place / name, place / f"{name}.xz"):
-            if file.is_file():
-                return file
-    raise DataError(
-        f"appliances: no file {name}, plain or .xz, in {', '.join(str(place) for place in places)}",
-        do=f"bring it by hand: {BY_HAND}; or name its folder: data.folder",
-    )
+    return find_file("appliances", name, ".xz", folder, f"bring it by hand: {BY_HAND}; or name its folder: data.folder")
 
 
 @part

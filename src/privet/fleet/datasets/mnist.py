@@ -7,9 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from privet.errors import DataError
 from privet.fleet.data import Data, Dataset, checked
-from privet.fleet.fetch import Download, data_folders
+from privet.fleet.fetch import Download, find_file
 from privet.fleet.idx import read_idx
 from privet.parts import Grade, part
 
@@ -30,15 +29,8 @@ FILES = (
 
 
 def _find(name: str, folder: str | None) -> Path:
-    places = data_folders("mnist", folder)
-    for place in places:
-        for file in (place / name, place / f"{name}.gz"):
-            if file.is_file():
-                return file
-    raise DataError(
-        f"mnist: no file {name}, plain or .gz, in {', '.join(str(place) for place in places)}",
-        do="run: privet data get mnist; or put the four IDX files there by hand, or name their folder: data.folder",
-    )
+    do = "run: privet data get mnist; or put the four IDX files there by hand, or name their folder: data.folder"
+    return find_file("mnist", name, ".gz", folder, do)
 
 
 @part
