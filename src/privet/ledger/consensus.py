@@ -54,7 +54,7 @@ from privet.ledger.messages import (
     Timer,
 )
 from privet.ledger.sign_state import SignState
-from privet.ledger.sortition import EXPECTED, chosen_units, priority, vrf_message
+from privet.ledger.sortition import rank, vrf_message
 from privet.ledger.state import Draft, State
 from privet.ledger.tally import Tally
 from privet.ledger.transactions import Transaction
@@ -291,9 +291,9 @@ class Consensus:
         if miner not in self._ranks:
             registered = self._miners[miner]
             message = vrf_message("propose", self.chain.seed, self.height, self.period)
-            rank = drawn(registered.vrf, message, proof, registered.stake, self._stakes)
-            if rank is not None:
-                self._ranks[miner] = rank
+            found = rank(registered.vrf, message, proof, registered.stake, self._stakes)
+            if found is not None:
+                self._ranks[miner] = found
 
     def _learn(self, lock: Lock | None) -> None:
         """Takes over a later lock that somebody has heard of, if it proves itself."""
@@ -398,7 +398,7 @@ class Consensus:
     def _leader(self) -> bytes | None:
         """Returns who leads, once every miner was heard of or the time for it is over."""
         everybody = len(self._ranks) == len(self._miners)
-        ranked = [(rank, miner) for miner, rank in self._ranks.items() if rank]
+        ranked = [(place, miner) for miner, place in self._ranks.items() if place]
         return min(ranked)[1] if ranked and (everybody or "open" in self._expired) else None
 
     def _propose(self) -> bool:
@@ -529,13 +529,3 @@ class Consensus:
 
 authentic = lru_cache(maxsize=1 << 15)(Vote.authentic)
 """Returns whether a vote's signature is its voter's; what was checked once is remembered."""
-
-
-@lru_cache(maxsize=1 << 14)
-def drawn(public: bytes, message: bytes, proof: bytes, stake: int, total: int) -> bytes | None:
-    """Returns a miner's priority in the draw of who leads: the smallest leads, b"" never does; None for no proof."""
-    output = ecvrf.verify(public, message, proof)
-    if output is None:
-        return None
-    units = chosen_units(output, stake, total, min(EXPECTED, total))
-    return priority("min-hash", output, units) if units else b""
