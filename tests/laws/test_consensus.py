@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from privet.crypto import ecvrf
 from privet.crypto.signatures import public_key
-from privet.ledger import consensus, tally, votes
+from privet.ledger import claims, tally, votes
 from privet.ledger.consensus import Consensus
 from privet.ledger.messages import (
     Final,
@@ -107,7 +107,7 @@ def calm(partition="none", fault="", seed=0):
 
 
 def test_the_trials_notice_a_quorum_that_is_too_small(monkeypatch):
-    for module in (consensus, tally, votes, consensus_trials):
+    for module in (claims, tally, votes, consensus_trials):
         monkeypatch.setattr(module, "is_quorum", lambda cast, all_of: 2 * cast >= all_of)
     trial = calm("halves")
     trial.run(storm=20_000, heights=0, patience=0)
