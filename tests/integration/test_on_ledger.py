@@ -73,10 +73,11 @@ def test_the_command_verifies_and_shows_the_chain(whole: privet.Run) -> None:
     assert len(told("show", str(whole.path), "--json")) == said["height"]
 
 
-@pytest.mark.parametrize("stopped", ["a round", "the end"])
+@pytest.mark.parametrize(("stopped", "kind"), [("a round", "sealed"), ("the end", "sealed"), ("a round", "shared")])
 def test_a_stopped_run_goes_on_to_the_same_model(
-    whole: privet.Run, stopped: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole: privet.Run, stopped: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    settings = {} if kind == "sealed" else {"ledger": {"miners": 5, "updates": kind}}
     append, finish = Log.append, Consortium.finish
 
     def stop(self: Log, kind: str, body: dict[str, Any]) -> Any:
@@ -94,8 +95,8 @@ def test_a_stopped_run_goes_on_to_the_same_model(
         else:
             patched.setattr(Consortium, "finish", stop_at_the_end)
         with pytest.raises(KeyboardInterrupt):
-            privet.run(plan(), out=tmp_path / "run")
-    resumed = privet.run(plan(), resume=tmp_path / "run")
+            privet.run(plan(**settings), out=tmp_path / "run")
+    resumed = privet.run(plan(**settings), resume=tmp_path / "run")
     assert resumed.metrics["digest"] == whole.metrics["digest"]
     assert [row["reputation"] for row in resumed.metrics["ledger"]["customers"]] == [7] * 5 + [0]
     assert verify(tmp_path / "run", scores_of).first_wrong is None

@@ -13,8 +13,9 @@ import torch
 
 from privet.aggregation.exact import quantise, to_bytes
 from privet.crypto.signatures import public_key
+from privet.errors import ContentError
 from privet.ledger.blocks import Block
-from privet.ledger.content import cid_of, decode_cid
+from privet.ledger.content import cid_of, decode_cid, encode_cid
 from privet.ledger.folder_store import FolderStore
 from privet.ledger.sealing import Sealed, seal
 from privet.ledger.transactions import Transaction, binding
@@ -124,3 +125,48 @@ def test_an_unsigned_or_true_finding_refutes_nobody(bench: Bench) -> None:
     assert duty.wishes == []
     duty.heard(false)
     assert duty.wishes == [("refute", {"transaction": false.encode()})]
+
+
+def test_a_data_key_is_given_only_of_what_is_in_a_block(bench: Bench) -> None:
+    block, duty = bench.post(to_bytes(STEPS)), bench.member.duty
+    body: Any = block.transactions[0].body
+    address = encode_cid(body["cid"])
+    assert duty.data_key(address) is None
+    assert duty.in_hand(block)
+    data_key = duty.data_key(address)
+    assert (data_key is not None) == (bench.kind == "sealed")
+    if data_key is not None:
+        assert Sealed.decode(bench.store.get(address)).fits(data_key)
+        bench.store._place(address).unlink()
+        assert duty.data_key(address) is None
+
+
+def test_a_data_key_of_the_open_round_is_given_by_a_miner_that_was_started_anew(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    bench = Bench(tmp_path / "run", "sealed")
+    bench.committee.submit(bench.post(to_bytes(STEPS)).transactions[0])
+    bench.committee.grow(lambda state: state.task(1)["posted"] == 1)
+    row: Any = bench.consortium._state.entries["update/1/2/0"]
+    for member in bench.committee.members.values():
+        member.duty._listed.clear()
+    bench.committee.grow(lambda state: state.height > 4)
+    assert bench.member.duty.data_key(encode_cid(row["cid"])) is not None
+
+
+def test_wrong_data_keys_of_others_open_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    if bench.kind == "plain":
+        return
+    block, duty, asked = bench.post(to_bytes(STEPS)), bench.member.duty, list[str]()
+
+    def refused(*_: Any) -> bytes:
+        raise ContentError("the wrap holds no key")
+
+    monkeypatch.setattr(duty, "_own_key", refused)
+
+    def ask(address: str) -> list[bytes]:
+        asked.append(address)
+        return [b"", bytes(32), b"far too long" * 99]
+
+    duty.ask = ask
+    assert not duty.in_hand(block)
+    assert asked

@@ -18,7 +18,8 @@ from privet.errors import ContentError, InputError, RefusedError
 from privet.ledger.encoding import decode, encode
 from privet.ledger.epoch_keys import EpochKeys
 from privet.ledger.reputation import UNSOUND
-from privet.study.openings import Party, Record, Statement, steps
+from privet.study.openings import Record, Statement, steps
+from privet.study.parties import Party
 from privet.study.sharing import Dealer, Dealt, largest, liars, terms
 
 SIZE, COUNT = 12, 6

@@ -94,7 +94,7 @@ class EpochKeys:
         Raises:
             InputError: it is not held: of another miner, or erased.
         """
-        for secret in self._secrets.values():
+        for secret in list(self._secrets.values()):  # another thread may begin or end an epoch meanwhile
             if public_of(bytes(secret)) == public:
                 return bytes(secret)
         raise InputError(f"no secret for epoch key {public.hex()[:16]}", allowed="those of epochs that are not over")

@@ -20,6 +20,7 @@ from privet.errors import PrivetError, RefusedError
 from privet.ledger.blocks import Block
 from privet.ledger.chain import Chain
 from privet.ledger.consensus import Consensus, Tempo
+from privet.ledger.data_keys import DataKeys
 from privet.ledger.encoding import Value
 from privet.ledger.exchange import Exchange, listed
 from privet.ledger.folder_store import FolderStore
@@ -47,7 +48,13 @@ IDLE = Tempo(begin=5000)
 
 
 class Duty(Protocol):
-    """What a miner does besides voting. Called by the thread that owns the state machine, never by two."""
+    """What a miner does besides voting. Called by the thread that owns the state machine; ``data_key`` by any.
+
+    Attributes:
+        ask: set by the node: asks the other miners for the data key of a content, without waiting for the answer.
+    """
+
+    ask: Callable[[str], Iterable[bytes]]
 
     def in_hand(self, block: Block) -> bool:
         """Returns whether every byte that a block lists is here, opened and right; asked before each vote for it."""
@@ -64,16 +71,23 @@ class Duty(Protocol):
     def wish(self, kind: str, body: Mapping[str, Value]) -> None:
         """Remembers something to put into a block, such as evidence of a double vote."""
 
+    def data_key(self, address: str) -> bytes | None:
+        """Returns the data key of an update that is in a block, final or proposed; None where there is none."""
+
 
 class NoDuty:
     """No task is worked on: a block is voted for when what it lists is here.
 
     Args:
         contents: folder of the contents.
+
+    Attributes:
+        ask: never used.
     """
 
     def __init__(self, contents: Path) -> None:
         self._contents = contents
+        self.ask: Callable[[str], Iterable[bytes]] = lambda address: ()
 
     def in_hand(self, block: Block) -> bool:
         """Returns whether what a block lists is here; that it is undamaged was checked when it came."""
@@ -93,6 +107,10 @@ class NoDuty:
     def wish(self, kind: str, body: Mapping[str, Value]) -> None:
         """Forgets it."""
 
+    def data_key(self, address: str) -> bytes | None:
+        """Returns None: it opens nothing."""
+        return None
+
 
 class Node:
     """One miner.
@@ -110,6 +128,7 @@ class Node:
         chain: grows while the node runs.
         pool: transactions that wait.
         contents: what updates and models consist of.
+        data_keys: what other miners gave to open updates with.
         duty: what it does besides voting.
         stopped: why the miner votes no more, or "".
 
@@ -132,6 +151,8 @@ class Node:
         self.pool = Pool(chain)
         self.contents = Exchange(chain.folder / CONTENTS, self._clients, self.look)
         self.duty = duty(chain, chain.folder / CONTENTS)
+        self.data_keys = DataKeys(self._clients, self.look)
+        self.duty.ask = self.data_keys.ask
         signs = SignState(storage, chain.genesis, secret, chain.state.height)
         self.miner = Consensus(
             chain,
@@ -196,6 +217,7 @@ class Node:
             self._closed = True
             self.links.close()
             self.contents.close()
+            self.data_keys.close()
             self.chain.close()
 
     # The thread that owns the state machine

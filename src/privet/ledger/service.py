@@ -5,6 +5,7 @@ method       body                                       answer
 ===========  =========================================  ==============================================
 message      a batch of consensus messages              nothing; miners only
 relayed      the same, passed on by a miner             nothing; miners only
+data-key     address of a sealed update                 its data key, or nothing; miners only
 transaction  a batch of transactions                    the reason why each was refused, or ""
 content      profile, address, offset                   size and a piece
 bring        profile, address, size, offset, a piece    how many bytes are here
@@ -26,8 +27,9 @@ from typing import Any
 from privet.errors import InputError, PrivetError, RefusedError
 from privet.ledger import catch_up, snapshot
 from privet.ledger.blocks import Block
+from privet.ledger.content import encode_cid
 from privet.ledger.encoding import Value, decode, encode
-from privet.ledger.fields import digest, key, read, text, whole
+from privet.ledger.fields import cid, digest, key, read, text, whole
 from privet.ledger.messages import Final
 from privet.ledger.node import Node
 from privet.ledger.store import Store
@@ -99,6 +101,11 @@ def service(node: Node, own: Peer, outbound: frozenset[Peer] = frozenset()) -> S
         asked = read("snapshot", decode(body), {"height": whole(1), "offset": whole()})
         return snapshot.piece(folder, asked["height"], asked["offset"], catch_up.PIECE)
 
+    def data_key(peer: Peer, body: bytes) -> bytes:
+        if peer.role != MINER:
+            raise RefusedError(f"{peer} is no miner")
+        return node.duty.data_key(encode_cid(read("data-key", decode(body), {"cid": cid})["cid"])) or b""
+
     def account(peer: Peer, body: bytes) -> bytes:
         owner, state = read("account", decode(body), {"key": key})["key"], node.chain.state
         return encode({"nonce": state.nonce(owner), "due": node.pool.due(owner), "balance": state.balance(owner)})
@@ -121,6 +128,7 @@ def service(node: Node, own: Peer, outbound: frozenset[Peer] = frozenset()) -> S
         "message": message,
         "relayed": relayed,
         "transaction": transaction,
+        "data-key": data_key,
         "content": node.contents.content,
         "bring": node.contents.bring,
         "genesis": lambda peer, body: genesis.encode(),

@@ -7,7 +7,6 @@ everything that they said, so their sign-states need not outlive it; final block
 
 from __future__ import annotations
 
-import contextlib
 import heapq
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,7 +29,8 @@ from privet.ledger.transactions import Transaction
 from privet.ledger.votes import NOTHING, Vote
 from privet.study.consensus_trials import KeptReplay, Memory
 from privet.study.mining import RESULTS, Contents, Duty
-from privet.study.openings import Party, Record, Statement, steps
+from privet.study.openings import Record, Statement, steps
+from privet.study.parties import Party
 
 LIES = ("wrong-mean", "wrong-scores", "drops-update", "wrong-shares", "double-votes", "silent")
 """What a miner can be told to do in a simulation."""
@@ -245,14 +245,23 @@ class Committee:
                 yield key
 
     def _meet(self) -> None:
-        """Has the miners open what a closed round shared, once all of them have the same last block."""
+        """Has the miners open what a closed round shared, once all of them have the same last block.
+
+        Raises:
+            RefusedError: too many of them say nothing, or lie.
+        """
         if len({member.chain.head for member in self.members.values()}) > 1:
             return
         for task, round in next(iter(self.members.values())).duty.meetings():
             parties = {key: member.duty.party(task) for key, member in self.members.items()}
             self.opened[task, round] = next(iter(parties.values())).record
-            with contextlib.suppress(RefusedError):  # then no miner finds anything, and none votes for a result
+            try:
                 self._open(parties)
+            except RefusedError as error:
+                raise RefusedError(
+                    f"the miners can't open what was shared in round {round}: {error.wrong}",
+                    allowed="less than a quarter of them silent or lying",
+                ) from None
             for member in self.members.values():
                 self.submit(*member.duty.findings())
 

@@ -28,7 +28,8 @@ from privet.ledger.sealing import EpochKeys, Sealed
 from privet.ledger.state import State
 from privet.ledger.transactions import Transaction, binding
 from privet.study import sharing
-from privet.study.openings import Party, Record
+from privet.study.openings import Record
+from privet.study.parties import Party
 
 _HEARD = 1 << 12
 """Findings that are remembered until the chain has decided."""
@@ -127,11 +128,14 @@ class Duty:
 
     def in_hand(self, block: Block) -> bool:
         """Returns whether every byte that a block lists is here and right, and every result in it is this miner's."""
-        for one in block.transactions:
+        self._list(block.transactions)
+        return all(map(self._agrees, block.transactions))
+
+    def _list(self, proposed: Iterable[Transaction]) -> None:
+        for one in proposed:
             if one.kind == "update":
                 row: dict[str, Any] = {**one.body, "customer": one.sender}
                 self._listed[encode_cid(row["cid"])] = row
-        return all(map(self._agrees, block.transactions))
 
     def _agrees(self, one: Transaction) -> bool:
         body: dict[str, Any] = one.body
@@ -153,6 +157,7 @@ class Duty:
     def offer(self, pool: Iterable[Transaction]) -> list[Transaction]:
         """Returns what this miner would put into a block: what it can vouch for of the pool, then its own findings."""
         taken = [one for one in pool if one.kind not in RESULTS and self._agrees(one)]
+        self._list(taken)
         nonce = self._chain.state.nonce(self.key) + sum(one.sender == self.key for one in taken)
         own = [*self.wishes, *(result for task in self._tasks() for result in self._results(task))]
         return taken + [self._signed(nonce + at, *wish) for at, wish in enumerate(own)]

@@ -16,7 +16,7 @@ import numpy as np
 from privet.aggregation.share_checks import ROWS, SALT_BYTES, SETS, Dealing, Terms, choose
 from privet.crypto.shamir import centred
 from privet.crypto.shamir import decode as decoded
-from privet.errors import ContentError, RefusedError
+from privet.errors import ContentError, InputError, RefusedError
 from privet.ledger.encoding import Value, decode, encode
 from privet.ledger.epoch_keys import EpochKeys
 from privet.ledger.fields import digest, read
@@ -152,10 +152,10 @@ class Dealer:
         few = range(self._terms.liars + 1)
         shares = [np.frombuffer(self.messages[at], "<u4", offset=SALT_BYTES).reshape(3, columns) for at in few]
         found = decoded(np.stack(shares).astype(np.int64), self._terms.liars, 0).values
-        values = centred(found[:, : size + SETS * ROWS])
         try:
+            values = centred(found[:, : size + SETS * ROWS])
             return choose(self._terms, key, values[:size], values[size:].reshape(SETS, ROWS))
-        except RefusedError:
+        except (InputError, RefusedError):
             return None
 
 
