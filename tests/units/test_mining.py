@@ -122,9 +122,20 @@ def test_an_unsigned_or_true_finding_refutes_nobody(bench: Bench) -> None:
     duty.heard(Transaction.signed(secret, bench.chain, 0, "model", true))
     false = Transaction.signed(secret, bench.chain, 0, "model", true | {"digest": bytes(32)})
     duty.heard(replace(false, signature=bytes(64)))
+    duty.heard(Transaction.signed(bench.key, bench.chain, 0, "model", true | {"digest": bytes(32)}))
     assert duty.wishes == []
-    duty.heard(false)
+    # In a block that it proposed as well as aloud.
+    block, _ = bench.member.chain.propose(secret, bytes(32), ())
+    assert not duty.in_hand(replace(block, transactions=(false,)))
     assert duty.wishes == [("refute", {"transaction": false.encode()})]
+
+
+def test_one_miner_cant_make_another_forget_what_the_rest_said(bench: Bench) -> None:
+    duty, secret = bench.member.duty, bench.member._secret
+    for round in range(200):
+        later: dict[str, Any] = {"task": 1, "round": 9 + round, "scores": []}
+        duty.heard(Transaction.signed(secret, bench.chain, 0, "verdict", later))
+    assert len(duty._said) == 64
 
 
 def test_a_data_key_is_given_only_of_what_is_in_a_block(bench: Bench) -> None:

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 from numpy.typing import NDArray
+from shared_round import Outcome, run
 
 from privet.aggregation import exact, share_checks, shared
 from privet.aggregation.exact import LARGEST
 from privet.aggregation.share_checks import BOUND, REPEATS, ROWS, SETS, Dealing, Terms, deal
 from privet.aggregation.shared import Customer, Miner
-from privet.aggregation.shared_round import Outcome, run
 from privet.crypto import shamir
 from privet.crypto.shamir import MODULUS, PRIMES, Residues
 from privet.errors import ContentError, InputError, RefusedError

@@ -31,8 +31,8 @@ from privet.study import sharing
 from privet.study.openings import Record
 from privet.study.parties import Party
 
-_HEARD = 1 << 12
-"""Findings that are remembered until the chain has decided."""
+_HEARD = 64
+"""Findings of each miner that are remembered until the chain has decided."""
 
 RESULTS = ("verdict", "model", "settle")
 """What a miner puts into a block of its own finding; it takes nobody else's word for them."""
@@ -107,13 +107,8 @@ class Duty:
         shared: bool = False,
     ) -> None:
         self.key = public_key(secret)
-        self._chain, self._secret, self._contents, self._epochs, self._profile = (
-            chain,
-            secret,
-            contents,
-            epochs,
-            profile,
-        )
+        self._chain, self._secret = chain, secret
+        self._contents, self._epochs, self._profile = contents, epochs, profile
         self._sizes: dict[int, int] = {}
         self._opened: dict[bytes, Steps] = {}
         self._found: dict[tuple[int, int], list[tuple[str, dict[str, Value]]]] = {}
@@ -129,6 +124,8 @@ class Duty:
     def in_hand(self, block: Block) -> bool:
         """Returns whether every byte that a block lists is here and right, and every result in it is this miner's."""
         self._list(block.transactions)
+        for one in block.transactions:
+            self.heard(one)  # whoever lies only when it leads has signed it here
         return all(map(self._agrees, block.transactions))
 
     def _list(self, proposed: Iterable[Transaction]) -> None:
@@ -204,7 +201,9 @@ class Duty:
 
     def heard(self, one: Transaction) -> None:
         """Takes note of another miner's finding."""
-        if one.kind in ("verdict", "model") and one.authentic and len(self._said) < _HEARD:
+        if one.kind not in ("verdict", "model") or one.sender not in self._chain.state.genesis.weights:
+            return
+        if sum(other.sender == one.sender for other in self._said.values()) < _HEARD and one.authentic:
             self._said[one.id] = one
             self._refute()
 

@@ -1,7 +1,7 @@
-"""A round of :mod:`privet.aggregation.shared` from dealings to mean, when all parties are at hand in one process.
+"""A round of :mod:`privet.aggregation.shared` from dealings to mean, in one place: the plain twin of a run's exchange.
 
-Between processes the same steps follow from what stands on the chain; each function here that judges knows only what
-was made public. Whoever is found to lie is named with the reason and takes no further part.
+Each function here that judges knows only what was made public. Whoever is found to lie is named with the reason and
+takes no further part.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class _Round:
         self.committed = {name: customer.dealing.commitments for name, customer in customers.items()}
         self.committed |= {dealer_of(index): dealing.commitments for index, dealing in self.zeros.items()}
         self.key = coins(terms, seed, self.committed)
-        self.outcome = Outcome()
+        self.outcome, self.shown = Outcome(), set[int]()
 
     def deliver(self) -> None:
         """Gives each miner its shares. Of a miner that complains the message is shown: somebody lied."""
@@ -137,6 +137,7 @@ class _Round:
         for dealer in list(self.miners):
             if examine_zeros(self.terms, self._of(answers, dealer)):
                 continue
+            self.shown.add(dealer)  # what all have seen hides nothing any more
             for index, miner in list(self.miners.items()):
                 share = self._share(dealer_of(dealer), index, miner.show(dealer_of(dealer)))
                 if share is None or (open_zeros(self.key, share) != answers[index][dealer]).any():
@@ -146,7 +147,9 @@ class _Round:
 
     def aggregate(self, names: Sequence[bytes], f: int, kappa: int) -> Aggregated:
         """Opens the distances, selects, and opens the mean."""
-        dealers = sorted(self.miners)
+        dealers = sorted(self.miners.keys() - self.shown)
+        if len(dealers) <= self.terms.liars:
+            raise RefusedError("the zeros of too many miners were shown")
         shares = {index: miner.distances(names, dealers) for index, miner in self.miners.items()}
         distances, liars = open_distances(self.terms, shares, len(names))
         self._all_out(liars, "opened a wrong share of the distances")
