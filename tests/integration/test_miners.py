@@ -27,7 +27,7 @@ from privet.transport.certificates import Authority
 from privet.transport.grpc import GrpcClient
 from privet.transport.identity import Identity
 
-SCRIPT = Path(__file__).with_name("miner_under_test.py")
+SCRIPT = Path(__file__).with_name("slain_miner.py")
 HOME = bytes([7]) * 32
 
 

@@ -1,6 +1,6 @@
 """Runs a miner that writes down every vote it hears of, and kills itself at a chosen point of writing to the disk.
 
-    python miner_under_test.py FOLDER LISTEN VOTES [POINT before|after]
+    python slain_miner.py FOLDER LISTEN VOTES [POINT before|after]
 
 Points are the calls of ``os.fsync`` (the sign-state's file and its folder) and the commits of the chain's file, counted
 from 1 once the miner runs.
