@@ -81,6 +81,7 @@ class LazyGroup(click.Group):
         "data": ("privet.apps.cli.data:data", "List, bring and check data sets."),
         "privacy": ("privet.apps.cli.privacy:privacy", "Noise for an epsilon, and epsilon for a noise."),
         "ledger": ("privet.apps.cli.ledger:ledger", "Replay a consortium ledger, show its blocks."),
+        "place": ("privet.apps.cli.place:place", "Plan one inference over many helpers, and what it would cost."),
         "doctor": ("privet.apps.cli.doctor:doctor", "Check this machine: Python, torch, disk, memory."),
     },
 )
