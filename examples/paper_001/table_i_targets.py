@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch.nn import functional
 from privet import parts
 from privet.errors import DataError
 from privet.fleet.datasets.mnist import Mnist
+from privet.fleet.datasets.mnist_10k import Mnist10k
 from privet.fleet.fetch import data_folders, find_file
 from privet.inference.distributed.networks import PAPER, Network, described
 from privet.randomness import seeded
@@ -49,6 +51,13 @@ def mnist() -> Images:
     data = Mnist().load()
     arrays = (data.train_inputs, data.train_labels, data.test_inputs, data.test_labels)
     return Images("MNIST", *map(torch.from_numpy, arrays), 10)
+
+
+def digits() -> Images:
+    """Returns the 10,000 digits that the package holds."""
+    data = Mnist10k().load()
+    arrays = (data.train_inputs, data.train_labels, data.test_inputs, data.test_labels)
+    return Images("MNIST, 10,000 digits", *map(torch.from_numpy, arrays), 10)
 
 
 def cifar() -> Images:
@@ -91,7 +100,7 @@ def _jpegs(path: Path) -> tuple[Tensor, Tensor]:
     pixels = np.stack(
         [
             np.asarray(Image.open(io.BytesIO(data[begin:end].tobytes())).convert("RGB"))
-            for begin, end in zip(places[:-1], places[1:], strict=True)
+            for begin, end in itertools.pairwise(places)
         ]
     )
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255, torch.from_numpy(labels).long()
@@ -119,7 +128,7 @@ def trained(name: str, images: Images, epochs: int) -> nn.Sequential:
     torch.manual_seed(0)
     table, shape, classes = PAPER[name]
     network = parts.build("models", table).build(shape, classes)
-    kept = data_folders("paper_001")[-1] / f"{name}_{epochs}.safetensors"
+    kept = data_folders("paper_001")[-1] / f"{name}_{len(images.labels)}_{epochs}.safetensors"
     if kept.is_file():
         network.load_state_dict(load_file(kept))
         return network.eval()

@@ -82,6 +82,8 @@ class LazyGroup(click.Group):
         "privacy": ("privet.apps.cli.privacy:privacy", "Noise for an epsilon, and epsilon for a noise."),
         "ledger": ("privet.apps.cli.ledger:ledger", "Replay a consortium ledger, show its blocks."),
         "place": ("privet.apps.cli.place:place", "Plan one inference over many helpers, and what it would cost."),
+        "helper": ("privet.apps.cli.helper:helper", "Multiply for sources of blinded inference, unseeing."),
+        "infer": ("privet.apps.cli.infer:infer", "Ask a network over helpers, blinded or as published."),
         "doctor": ("privet.apps.cli.doctor:doctor", "Check this machine: Python, torch, disk, memory."),
     },
 )
