@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from privet.errors import InputError, RefusedError
-from privet.ledger.reputation import Evaluation, evaluate, next_reputation
+from privet.ledger.encoding import encode
+from privet.ledger.reputation import UNSOUND, Evaluation, evaluate, next_reputation
 from privet.ledger.state import SNAPSHOTS, State
-from privet.ledger.transactions import MAX_BYTES, Transaction, admit, binding
+from privet.ledger.transactions import MAX_BYTES, MAX_REFUTE, Transaction, admit, binding
 from privet.ledger.votes import Vote
 
 HOME = HOMES[2]
@@ -92,6 +93,33 @@ def test_equal_scores_leave_out_the_last_and_an_even_count_has_the_mean_as_media
     # Median 1.5: 4.5 is three medians, 5 is above.
     assert evaluate([1, 1, 1, 2, 2, 4], "multi-krum", 1, 3)[5].high
     assert not evaluate([1, 1, 1, 2, 2, 5], "multi-krum", 1, 3)[5].high
+
+
+def test_unsound_updates_are_left_out_and_low_and_the_others_evaluated_among_themselves():
+    out = Evaluation(False, False)
+    judged = evaluate([10, UNSOUND, 11, 12, 13, 37], "multi-krum", 1, 3)
+    assert judged == [Evaluation(True, True), out, *[Evaluation(True, True)] * 3, out]
+    assert evaluate([0, UNSOUND, 0], "mean", 1, 3) == [Evaluation(True, True), out, Evaluation(True, True)]
+    # Too few are left: nobody is selected, and nobody else loses.
+    assert evaluate([0, 0, 0, 0, UNSOUND], "multi-krum", 1, 3) == [Evaluation(False, True)] * 4 + [out]
+    assert evaluate([UNSOUND], "mean", 1, 3) == [out]
+    with pytest.raises(RefusedError, match="5 or more"):
+        evaluate([UNSOUND] * 4, "multi-krum", 1, 3)
+
+
+def test_a_verdict_may_say_that_an_update_is_unsound(play):
+    play.round(1, {HOME: UNSOUND})
+    row = next(row for row in play.state.entries["judged/1/1"] if row[0] == key(HOME))
+    assert row[2:] == [False, False]
+    assert [play.state.reputation(key(name)) for name in HOMES] == [0 if name == HOME else 6 for name in HOMES]
+
+
+def test_under_the_mean_a_score_may_say_so_too():
+    play = Play()
+    play.begin(homes=HOMES[:2], rule="mean", rounds=1)
+    play.round(1, {HOMES[0]: UNSOUND, HOMES[1]: 0}, HOMES[:2])
+    assert play.state.task(1)["phase"] == "done"
+    assert [play.state.reputation(key(name)) for name in HOMES[:2]] == [0, 6]
 
 
 def test_too_few_updates_for_krum_and_f_zero():
@@ -401,7 +429,10 @@ def test_bodies_are_checked_when_they_are_read():
     with pytest.raises(InputError, match="scores is of the wrong type"):
         play.make(MAKER, "verdict", task=1, round=1, scores=7)
     with pytest.raises(InputError, match="oversize"):
-        Transaction.decode(bytes(MAX_BYTES + 1))
+        Transaction.decode(bytes(MAX_REFUTE + 1))
+    large = dict.fromkeys(("chain", "sender"), bytes(32)) | {"nonce": 0, "kind": "pay", "signature": bytes(64)}
+    with pytest.raises(InputError, match="oversize"):
+        Transaction.decode(encode({**large, "body": {"to": bytes(MAX_BYTES)}}))
 
 
 def test_a_transaction_keeps_its_bytes():

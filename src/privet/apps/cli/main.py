@@ -84,6 +84,7 @@ class LazyGroup(click.Group):
         "place": ("privet.apps.cli.place:place", "Plan one inference over many helpers, and what it would cost."),
         "helper": ("privet.apps.cli.helper:helper", "Multiply for sources of blinded inference, unseeing."),
         "infer": ("privet.apps.cli.infer:infer", "Ask a network over helpers, blinded or as published."),
+        "miner": ("privet.apps.cli.miner:miner", "Run one miner of a consortium ledger."),
         "doctor": ("privet.apps.cli.doctor:doctor", "Check this machine: Python, torch, disk, memory."),
     },
 )

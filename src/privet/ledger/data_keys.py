@@ -1,0 +1,76 @@
+"""Asking other miners for the data key of a sealed update, when a customer wrapped it wrongly for this one.
+
+Nothing that comes is trusted: whoever opens the content compares a key with what the content commits to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable
+
+from privet.errors import PrivetError
+from privet.ledger.content import decode_cid
+from privet.ledger.encoding import encode
+from privet.transport.contract import Client
+
+LONGEST = 64
+"""Longest answer that is kept, in bytes; a data key has 32."""
+
+_MOST = 1 << 10
+_AGAIN = 1.0
+_TIMEOUT = 5.0
+
+
+class DataKeys:
+    """The data keys that other miners gave.
+
+    Args:
+        sources: gives the ways to the other miners.
+        arrived: called after a key arrived, in another thread.
+    """
+
+    def __init__(self, sources: Callable[[], Iterable[Client]], arrived: Callable[[], None]) -> None:
+        self._sources, self._arrived = sources, arrived
+        self._guard = threading.Lock()
+        self._keys: dict[str, list[bytes]] = {}
+        self._asked: dict[str, float] = {}
+        self._wanted: queue.Queue[str | None] = queue.Queue(maxsize=_MOST)
+        self._thread = threading.Thread(target=self._run, name="privet-data-keys", daemon=True)
+        self._thread.start()
+
+    def ask(self, address: str) -> list[bytes]:
+        """Returns what the miners last said of a content, and begins to ask them again, at most once a second."""
+        now = time.monotonic()
+        with self._guard:
+            found = self._keys.get(address, [])
+            if self._asked.get(address, -_AGAIN) + _AGAIN <= now:
+                self._asked = {one: at for one, at in self._asked.items() if at + _AGAIN > now} | {address: now}
+                with contextlib.suppress(queue.Full):
+                    self._wanted.put_nowait(address)
+        return found
+
+    def close(self) -> None:
+        """Asks nobody any more."""
+        with contextlib.suppress(queue.Full):
+            self._wanted.put_nowait(None)
+        self._thread.join(_TIMEOUT)
+
+    def _run(self) -> None:
+        while (address := self._wanted.get()) is not None:
+            body, told = encode({"cid": decode_cid(address)}), list[bytes]()
+            for client in self._sources():
+                # Who is away or has none is followed by the next; all are asked, since one may send a wrong key.
+                with contextlib.suppress(PrivetError):
+                    if 0 < len(found := client.call("data-key", body, _TIMEOUT)) <= LONGEST:
+                        told.append(found)
+                        self._keep(address, list(told))
+                        self._arrived()
+
+    def _keep(self, address: str, told: list[bytes]) -> None:
+        with self._guard:
+            self._keys[address] = told
+            while len(self._keys) > _MOST:
+                del self._keys[next(iter(self._keys))]
