@@ -51,6 +51,9 @@ figures: install ## every figure of docs/figures (hours; needs the full MNIST), 
 	$(BIN)/python examples/refutation/figure.py
 	$(BIN)/python examples/ledger/sortition.py
 	$(BIN)/python examples/ledger/reputation.py
+	$(BIN)/python examples/paper_001/figures.py
+	$(BIN)/python examples/distributed/blinded.py
+	$(BIN)/python examples/paper_001/table_i.py
 	$(PYTEST) -m slow tests/integration
 
 bench: install ## ratios against the goals, side by side in one run

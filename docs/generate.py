@@ -35,9 +35,10 @@ PLACES = {
     "mechanisms": "mechanisms.on_device",
     "models": "model",
     "partitions": "fleet.partition",
+    "planners": "",
     "protocols": "training",
 }
-"""Where in a plan a part of each family stands."""
+"""Where in a plan a part of each family stands; planners stand in none, but behind `privet place --planner`."""
 
 
 def cli() -> str:
@@ -108,7 +109,8 @@ def part_pages() -> str:
     ]
     out += ["measured (figures in these pages), experimental.", ""]
     for family in parts.FAMILIES:
-        out += [f"## {family}", "", f"In a plan: `{PLACES[family]}`.", ""]
+        where = f"In a plan: `{PLACES[family]}`." if PLACES[family] else "With the command `privet place --planner`."
+        out += [f"## {family}", "", where, ""]
         for name in parts.names(family):
             cls = parts.find(family, name)
             if cls.__module__.startswith("privet."):
@@ -118,11 +120,19 @@ def part_pages() -> str:
 
 
 def _fields(place: str, name: str, schema: dict[str, Any]) -> list[str]:
-    rows = []
+    rows: list[dict[str, Any]] = []
+    if not place:
+        return _settings(schema)
     for key in schema["properties"]:
         if key != "name":
             rows += [row | {"name": key} for row in explain(f"{place}.{key}")["parts"] if row["name"] == name]
     return _table(rows, "part.") if rows else []
+
+
+def _settings(schema: dict[str, Any]) -> list[str]:
+    settings = {key: row for key, row in schema["properties"].items() if key != "name"}
+    rows = [f"| `{key}` | `{row.get('default')}` | {_cell(row['description'])} |" for key, row in settings.items()]
+    return ["| field | default | meaning |", "|---|---|---|", *rows, ""] if rows else []
 
 
 def mechanism_page() -> str:

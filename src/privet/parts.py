@@ -32,6 +32,7 @@ FAMILIES: dict[str, str] = {
     "mechanisms": "privet.mechanisms",
     "models": "privet.models",
     "partitions": "privet.fleet.partitions",
+    "planners": "privet.inference.distributed.planners",
     "protocols": "privet.training.protocols",
 }
 """Family name -> the folder (package) that holds its parts."""

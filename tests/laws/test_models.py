@@ -19,11 +19,12 @@ from privet.models.smart_home_cnn import SmartHomeCnn
 
 SHAPE = (1, 28, 28)
 NAMES = [name for name in parts.names("models") if name != "imported"]
+SMALLER = {"vgg": {"hidden": (32, 16)}}
 
 
 @pytest.fixture(params=NAMES)
 def model(request: pytest.FixtureRequest):
-    return parts.build("models", {"name": request.param})
+    return parts.build("models", {"name": request.param, **SMALLER.get(request.param, {})})
 
 
 def test_output_has_one_logit_a_class(model) -> None:
@@ -65,7 +66,7 @@ def test_same_seed_builds_the_same_values(model) -> None:
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
-@pytest.mark.parametrize("name", ["lenet", "smart-home-cnn", "hog-linear", "scattering-linear"])
+@pytest.mark.parametrize("name", ["lenet", "smart-home-cnn", "hog-linear", "scattering-linear", "vgg", "cifar-cnn"])
 def test_images_too_small_are_refused(name: str) -> None:
     with pytest.raises(PartError, match="can't take inputs of shape"):
         parts.build("models", {"name": name}).build((1, 3, 3), 10)

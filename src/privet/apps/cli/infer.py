@@ -1,0 +1,157 @@
+"""``privet infer``: ask a network about images, its work done by helpers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from privet.apps.cli.output import json_option, print_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from privet.inference.distributed.networks import Network
+    from privet.transport.contract import Client, Peer
+
+_FOLDER = click.Path(file_okay=False, path_type=Path)
+_FILE = click.Path(dir_okay=False, exists=True, path_type=Path)
+
+
+@click.command()
+@click.option("--protocol", type=click.Choice(["blinded", "distributed"]), default="blinded", show_default=True)
+@click.option("--folder", type=_FOLDER, required=True, help="The source's certificate, helpers.json and masks.")
+@click.option("--model", required=True, metavar="NAME", help="lenet, cifar, vgg16 or vgg19.")
+@click.option("--weights", type=_FILE, required=True, help="The model's values: a safetensors file.")
+@click.option("--input", "inputs", type=_FILE, required=True, help="Images (n, channels, height, width): a .npy file.")
+@click.option("--where", type=click.Choice(["auto", "helpers", "here"]), default="auto", show_default=True)
+@click.option("--batch", type=click.IntRange(1, 1024), default=64, show_default=True, help="Images at a time.")
+@click.option("--ssim", type=float, default=0.4, show_default=True, help="With distributed: tolerated similarity.")
+@click.option("--planner", default="fused", show_default=True, metavar="PART", help="With distributed: who plans.")
+@json_option
+def infer(
+    protocol: str,
+    folder: Path,
+    model: str,
+    weights: Path,
+    inputs: Path,
+    where: str,
+    batch: int,
+    ssim: float,
+    planner: str,
+    as_json: bool,
+) -> None:
+    """Ask a network about images over the helpers in FOLDER/helpers.json.
+
+    Blinded, helpers see uniform noise whatever they share among themselves, and lies are found out. Distributed is the
+    published scheme, for measuring: its helpers see maps, and one map can be enough to see the image.
+    """
+    import torch
+
+    torch.set_num_threads(1)
+    network, images = _network(model, weights), _images(inputs)
+    helpers = _helpers(folder)
+    try:
+        if protocol == "blinded":
+            said = _blinded(network, images, helpers, folder, where, batch)
+        else:
+            said = _distributed(network, images, helpers, ssim, planner, where, batch)
+    finally:
+        for client in helpers.values():
+            client.close()
+    said = {"protocol": protocol, "model": model, "images": len(images), **said}
+    if as_json:
+        print_json(said)
+        return
+    click.echo(f"classes: {' '.join(str(each) for each in said['classes'])}")
+    click.echo(f"{said['seconds']:.3g} s for {len(images)} images")
+    if protocol == "distributed":
+        click.echo("not private: helpers saw maps of the images; see the page on distributed inference")
+    for line in said["events"]:
+        click.echo(line)
+
+
+def _blinded(
+    network: Network, images: Tensor, helpers: dict[Peer, Client], folder: Path, where: Any, batch: int
+) -> dict[str, Any]:
+    from privet.inference.distributed.source import Source
+
+    online = {peer: client for peer, client in helpers.items() if peer.role == "helper"}
+    offline = {peer: client for peer, client in helpers.items() if peer.role == "preparer"}
+    source = Source(network, online, folder / "masks", preparers=offline, where=where)
+    try:
+        answers = [source.infer(part) for part in images.split(min(batch, source.most))]
+    finally:
+        source.close()
+    return {
+        "classes": [each for answer in answers for each in answer.outputs.argmax(1).tolist()],
+        "seconds": sum(answer.seconds for answer in answers),
+        "preparing_s": sum(answer.preparing_s for answer in answers),
+        "at_source": list(source.at_source),
+        "bytes": sum(answer.outcome.bytes for answer in answers),
+        "excluded": [str(peer) for peer in source.sharing.liars],
+        "events": list(dict.fromkeys(source.met.said + [line for answer in answers for line in answer.outcome.said])),
+    }
+
+
+def _distributed(
+    network: Network, images: Tensor, helpers: dict[Peer, Client], ssim: float, planner: str, where: str, batch: int
+) -> dict[str, Any]:
+    from privet import parts
+    from privet.inference.distributed.relay import Relay
+    from privet.inference.distributed.workload import workload
+
+    online = {peer: client for peer, client in helpers.items() if peer.role == "helper" and where != "here"}
+    load, chosen = workload(network, ssim), parts.build("planners", {"name": planner})
+    relay = Relay(network, load, online, chosen, faster_only=where == "auto")
+    answers = [relay.infer(part) for part in images.split(batch)]
+    return {
+        "classes": [each for answer in answers for each in answer.outputs.argmax(1).tolist()],
+        "seconds": sum(answer.seconds for answer in answers),
+        "run_locally": all(answer.plan is None for answer in answers),
+        "devices_used": max((answer.plan.devices_used for answer in answers if answer.plan), default=0),
+        "events": list(dict.fromkeys(line for answer in answers for line in answer.said)),
+    }
+
+
+def _helpers(folder: Path) -> dict[Peer, Client]:
+    from privet.inference.distributed.founding import addresses
+    from privet.inference.distributed.messages import LIMIT
+    from privet.transport.grpc import GrpcClient
+    from privet.transport.identity import Identity
+
+    identity = Identity.load(folder)
+    return {peer: GrpcClient(address, peer, identity, LIMIT) for peer, address in addresses(folder).items()}
+
+
+def _network(model: str, weights: Path) -> Network:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from privet import parts
+    from privet.errors import InputError, nearest
+    from privet.inference.distributed.networks import PAPER, described
+
+    if model not in PAPER:
+        raise InputError(f"no network called {model!r}", allowed=", ".join(PAPER), do=nearest(model, list(PAPER)))
+    table, shape, classes = PAPER[model]
+    module = parts.build("models", table).build(shape, classes)
+    try:
+        module.load_state_dict(load_file(weights))
+    except (SafetensorError, RuntimeError, OSError) as error:
+        raise InputError(f"{weights} does not fit {model}: {str(error).splitlines()[0]}") from None
+    return described(module, shape, model)
+
+
+def _images(path: Path) -> Tensor:
+    import numpy as np
+    import torch
+
+    from privet.errors import InputError
+
+    try:
+        found = np.load(path, allow_pickle=False)
+        return torch.from_numpy(found.astype(np.float32))
+    except (ValueError, OSError, TypeError, AttributeError):
+        raise InputError(f"{path} is no array", allowed="a .npy file of numbers") from None

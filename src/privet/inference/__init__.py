@@ -1,0 +1,1 @@
+"""Inference: answering questions for devices without seeing them."""
