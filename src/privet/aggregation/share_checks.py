@@ -208,7 +208,8 @@ def opened(terms: Terms, key: bytes, chosen: list[int], shares: NDArray[np.integ
 
 def open_zeros(key: bytes, shares: Residues) -> Residues:
     """Returns what a miner opens of one dealer's zeros (3, pairs + REPEATS): (3, REPEATS)."""
-    return combine(_key(key, b"zeros"), shares[None])[0]
+    opened_zeros: Residues = combine(_key(key, b"zeros"), shares[None])[0]
+    return opened_zeros
 
 
 def choose(terms: Terms, key: bytes, update: NDArray[np.integer], masks: NDArray[np.int64]) -> int:
