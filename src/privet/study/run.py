@@ -10,7 +10,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from privet.attacks.contract import Attack
+from privet.engines.colluding import Colluding
 from privet.errors import InputError, RefusedError, RunError
 from privet.evidence.report import write_report
 from privet.fleet.data import Data
@@ -28,6 +29,7 @@ from privet.ledger import Log, Record
 from privet.models.cost import parameters
 from privet.parts import name_of
 from privet.randomness import Source
+from privet.study.across import Across
 from privet.study.backdoors import backdoor_success
 from privet.study.baselines import CENTRALISED, baselines
 from privet.study.costs import of_round
@@ -88,6 +90,7 @@ def run(
     data: Data | None = None,
     partition: Sequence[np.ndarray] | None = None,
     model: Callable[..., nn.Module] | None = None,
+    across: Across | None = None,
 ) -> Run:
     """Runs a plan and returns what it measured.
 
@@ -99,8 +102,10 @@ def run(
         data: rows of your own in place of the plan's.
         partition: row indices of each device, in place of the plan's.
         model: a function of ``shape`` and ``classes`` that returns a torch module, in place of the plan's.
+        across: how to reach devices on other machines; all compute in this process when None.
 
     Raises:
+        UnreachableError: the coordinator is not up, or too few devices joined.
         InputError: the plan, data, partition or model can't be used; nothing was written.
         RunError: the folder exists already, or the run to resume is damaged, at work, or of another plan or data.
         RefusedError: no round had enough sound replies.
@@ -110,6 +115,7 @@ def run(
     secret = read_secret(Path(resume)) if resume else None
     experiment = prepare(plan, data=data, partition=partition, model=model, secret=secret)
     given = [name for name, value in (("data", data), ("partition", partition), ("model", model)) if value is not None]
+    playing = across.ready(experiment) if across and resume is None else {}
     folder = _begin(experiment, out, given) if resume is None else Path(resume)
     if not (folder / "records.jsonl").is_file():
         raise RunError(f"no run to resume at {folder}", do="give the folder of an interrupted run")
@@ -117,7 +123,24 @@ def run(
         log = Log(folder / "records.jsonl")
         if resume is not None:
             _go_on(experiment, folder, log, given)
-        return Session(experiment, folder, log, progress or (lambda event, **figures: None)).finish()
+        with _reaching(experiment, across, playing, log) as ready:
+            return Session(ready, folder, log, progress or (lambda event, **figures: None)).finish()
+
+
+@contextmanager
+def _reaching(experiment: Experiment, across: Across | None, playing: dict[str, str], log: Log) -> Iterator[Experiment]:
+    """Yields the experiment with the engine that reaches its devices; who plays whom is recorded once a run."""
+    if across is None:
+        yield experiment
+        return
+    if not log.of("fleet"):
+        log.append("fleet", {"engine": "flower", "devices": playing or across.ready(experiment)})
+    known = log.of("fleet")[0].body["devices"]
+    with across.engine(experiment, log.of("plan")[0].body["release"], known) as engine:
+        seed = experiment.plan.seed
+        yield replace(experiment, coordinator=replace(experiment.coordinator, engine=Colluding(engine, seed)))
+        late = [{"device": device, "round": number} for device, number in engine.late]
+        log.append("wire", {"sent": engine.sent, "received": engine.received, "late": late})
 
 
 @contextmanager

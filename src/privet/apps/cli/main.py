@@ -81,6 +81,9 @@ class LazyGroup(click.Group):
         "data": ("privet.apps.cli.data:data", "List, bring and check data sets."),
         "privacy": ("privet.apps.cli.privacy:privacy", "Noise for an epsilon, and epsilon for a noise."),
         "ledger": ("privet.apps.cli.ledger:ledger", "Replay a consortium ledger, show its blocks."),
+        "fleet": ("privet.apps.cli.fleet:fleet", "Make a fleet across machines, invite, list, revoke devices."),
+        "agent": ("privet.apps.agent.command:agent", "On a device: join a fleet, allow, work, read the log."),
+        "up": ("privet.apps.coordinator.command:up", "Run a fleet's coordinator on this machine."),
         "doctor": ("privet.apps.cli.doctor:doctor", "Check this machine: Python, torch, disk, memory."),
     },
 )

@@ -1,0 +1,32 @@
+"""``privet up``: the coordinator of a fleet, on one machine with one command."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path), default="fleet")
+@click.option("--host", default="0.0.0.0", show_default=True, help="Address on which devices reach the coordinator.")  # noqa: S104
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65533),
+    default=8440,
+    show_default=True,
+    help="Port for enrolment; the next one is for devices at work, the one after for this machine only.",
+)
+def up(folder: Path, host: str, port: int) -> None:
+    """Run the coordinator of the fleet in FOLDER until Ctrl-C: enrolment, and the gate to Flower's SuperLink."""
+    from privet.apps.coordinator.services import Ports, Services
+
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    with Services(folder, Ports(host, port, port + 1, port + 2)) as services:
+        click.echo(f"up: enrolment on {host}:{port}, devices on {host}:{port + 1}; Ctrl-C ends it")
+        click.echo(f"next: privet fleet invite, then privet run PLAN --engine flower --fleet {folder}")
+        services.run(stop)
