@@ -46,6 +46,8 @@ def test_an_unlisted_folder_fails(copy):
         ("ledger/heavy.py", "import privet.tensors"),
         ("crypto/heavy.py", "import torch"),
         ("crypto/sideways.py", "import privet.accounting"),
+        ("transport/heavy.py", "import flwr"),
+        ("transport/sideways.py", "import privet.crypto"),
     ],
 )
 def test_an_import_that_is_not_allowed_fails(copy, path, line):

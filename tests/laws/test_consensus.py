@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from privet.crypto import ecvrf
 from privet.crypto.signatures import public_key
-from privet.ledger import consensus, tally, votes
-from privet.ledger.consensus import Consensus, drawn
+from privet.ledger import claims, tally, votes
+from privet.ledger.consensus import Consensus
 from privet.ledger.messages import (
     Final,
     Lock,
@@ -30,7 +30,7 @@ from privet.ledger.messages import (
     Timer,
 )
 from privet.ledger.sign_state import SignState
-from privet.ledger.sortition import vrf_message
+from privet.ledger.sortition import rank, vrf_message
 from privet.ledger.transactions import Transaction
 from privet.ledger.votes import NOTHING, Certificate, Vote
 from privet.study import consensus_trials
@@ -58,11 +58,11 @@ def proof(name, period, seed=FOUR.hash):
 
 
 def leader(period):
-    def rank(name):
+    def place(name):
         message = vrf_message("propose", FOUR.hash, 1, period)
-        return drawn(ecvrf.public_key(secret(name + " vrf")), message, proof(name, period), 1, 4) or b"\xff" * 40
+        return rank(ecvrf.public_key(secret(name + " vrf")), message, proof(name, period), 1, 4) or b"\xff" * 40
 
-    return min(NAMES, key=rank)
+    return min(NAMES, key=place)
 
 
 def cast(actions):
@@ -107,7 +107,7 @@ def calm(partition="none", fault="", seed=0):
 
 
 def test_the_trials_notice_a_quorum_that_is_too_small(monkeypatch):
-    for module in (consensus, tally, votes, consensus_trials):
+    for module in (claims, tally, votes, consensus_trials):
         monkeypatch.setattr(module, "is_quorum", lambda cast, all_of: 2 * cast >= all_of)
     trial = calm("halves")
     trial.run(storm=20_000, heights=0, patience=0)

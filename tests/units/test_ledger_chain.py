@@ -21,8 +21,10 @@ from privet.errors import InputError, PrivetError, RefusedError, RunError
 from privet.ledger.blocks import Block, Header
 from privet.ledger.chain import Chain
 from privet.ledger.folder_store import FolderStore
+from privet.ledger.merkle import root
 from privet.ledger.replay import Replay
 from privet.ledger.show import blocks
+from privet.ledger.sortition import rank, vrf_message
 from privet.ledger.store import Store
 from privet.ledger.verification import CHAIN_FILE, GENESIS_FILE, find, verify
 from privet.ledger.votes import Certificate
@@ -276,7 +278,10 @@ def test_wrong_headers_are_refused(fresh):
         "state is not": [{"state": bytes(32)}],
         "VRF proof or the seed": [{"seed": bytes(64)}, {"proof": bytes(80)}, {"proposer": key(MINERS[1])}],
         "no miner": [{"proposer": key("stranger")}],
+        "was not drawn": [{"draw": bytes(80)}, {"draw": header.proof}, {"period": 1}],
         "seed of the empty": [{"proposer": b"", "proof": b""}],
+        "Merkle root": [{"root": bytes(32)}],
+        "count": [{"count": 1}],
     }
     for said, changes in wrong.items():
         for each in changes:
@@ -289,6 +294,27 @@ def test_somebody_elses_proof_is_refused(fresh):
     theirs, _ = fresh.propose(secret(MINERS[1]), secret(MINERS[0] + " vrf"), [])
     with pytest.raises(InputError, match="VRF proof"):
         fresh.check(theirs)
+
+
+def test_who_was_not_drawn_proposes_nothing(tmp_path):
+    *others, last = genesis().miners
+    staked = (*(dataclasses.replace(each, stake=500) for each in others), dataclasses.replace(last, stake=1))
+    small = dataclasses.replace(genesis(), miners=staked)
+    chain = Replay(small)
+    poor = next(name for name in MINERS if key(name) == small.miners[3].key)
+    refused = 0
+    for period in range(20):
+        block, _ = chain.propose(secret(poor), secret(poor + " vrf"), [], period)
+        message = vrf_message("propose", chain.seed, 1, period)
+        if rank(small.miners[3].vrf, message, block.header.draw, 1, 1501):
+            chain.check(block)
+            continue
+        refused += 1
+        with pytest.raises(InputError, match=f"was not drawn for height 1 and period {period}"):
+            chain.check(block)
+    assert refused > 10
+    rich = next(name for name in MINERS if name != poor)
+    chain.check(chain.propose(secret(rich), secret(rich + " vrf"), [])[0])
 
 
 def test_wrong_certificates_are_refused(fresh):
@@ -325,7 +351,9 @@ def test_proposals_leave_out_what_is_refused_and_blocks_with_it_are_refused(fres
         "nonce 0 is a replay",
     ]
     with pytest.raises(RefusedError, match=r"transaction 1 \(pay\) is refused"):
-        fresh.check(Block(block.header, (task, poor)))
+        fresh.check(
+            Block(dataclasses.replace(block.header, count=2, root=root([task.encode(), poor.encode()])), (task, poor))
+        )
 
 
 def test_a_dropped_or_reordered_transaction_changes_the_root(built):
@@ -339,12 +367,10 @@ def test_a_dropped_or_reordered_transaction_changes_the_root(built):
 
 def test_blocks_that_are_malformed_are_refused():
     header = Replay(genesis()).empty(0).header
-    with pytest.raises(InputError, match="needs a proof"):
+    with pytest.raises(InputError, match="needs two proofs"):
         Header.read(dataclasses.replace(header, proposer=key(MINERS[0])).table())
     made = Play().make(MAKER, "task", **TASK)
-    from privet.ledger.merkle import root
-
-    crowded = dataclasses.replace(header, root=root([made.encode()]))
+    crowded = dataclasses.replace(header, root=root([made.encode()]), count=1)
     with pytest.raises(InputError, match="without a proposer"):
         Block.decode(Block(crowded, (made,)).encode())
     from privet.ledger.encoding import encode

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from privet.errors import InputError, RefusedError
+from privet.ledger.encoding import encode
 from privet.ledger.reputation import Evaluation, evaluate, next_reputation
 from privet.ledger.state import SNAPSHOTS, State
-from privet.ledger.transactions import MAX_BYTES, Transaction, admit, binding
+from privet.ledger.transactions import MAX_BYTES, MAX_REFUTE, Transaction, admit, binding
 from privet.ledger.votes import Vote
 
 HOME = HOMES[2]
@@ -401,7 +402,10 @@ def test_bodies_are_checked_when_they_are_read():
     with pytest.raises(InputError, match="scores is of the wrong type"):
         play.make(MAKER, "verdict", task=1, round=1, scores=7)
     with pytest.raises(InputError, match="oversize"):
-        Transaction.decode(bytes(MAX_BYTES + 1))
+        Transaction.decode(bytes(MAX_REFUTE + 1))
+    large = dict.fromkeys(("chain", "sender"), bytes(32)) | {"nonce": 0, "kind": "pay", "signature": bytes(64)}
+    with pytest.raises(InputError, match="oversize"):
+        Transaction.decode(encode({**large, "body": {"to": bytes(MAX_BYTES)}}))
 
 
 def test_a_transaction_keeps_its_bytes():

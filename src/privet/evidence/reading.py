@@ -21,7 +21,7 @@ SERVERS = ("edge-server", "coordinator")
 
 _SHAPES: dict[str, type] = {
     **dict.fromkeys(("rounds", "rejected", "guarantees", "claims", "attacks", "costs", "hostile", "warnings"), list),
-    **dict.fromkeys(("accuracy_alone", "accuracy_personal", "to_target"), dict),
+    **dict.fromkeys(("accuracy_alone", "accuracy_personal", "to_target", "ledger"), dict),
 }
 _LOWER_IS_CLOSER = ("mse", "rmse", "mae", "error")
 _TABLES = ("rounds", "rejected", "guarantees", "claims", "attacks", "costs")
@@ -90,6 +90,12 @@ def uncaught(metrics: Mapping[str, Any]) -> list[str]:
     rounds = len(metrics.get("rounds") or ())
     hostile = (str(device) for device in metrics.get("hostile") or ())
     return sorted(device for device in hostile if device not in rejected and kept_away.count(device) < max(rounds, 1))
+
+
+def unnamed(ledger: Mapping[str, Any]) -> list[str]:
+    """Returns the miners that lied on purpose and whom the ledger does not name; silence is no lie."""
+    lied = [row for row in ledger.get("miners") or () if row.get("lie") not in (None, "", "silent")]
+    return [str(row.get("name")) for row in lied if not row.get("named")]
 
 
 def total(row: Mapping[str, Any], *keys: str) -> float | None:

@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from privet.errors import RunError
 from privet.evidence import panels, pictures, wording
 from privet.evidence.exposure import exposures
-from privet.evidence.reading import Metrics, devices, leaks, load_metrics, missing, servers, uncaught
+from privet.evidence.reading import Metrics, devices, leaks, load_metrics, missing, servers, uncaught, unnamed
 from privet.evidence.wording import clean, duration, energy, number, percent, size
 from privet.ledger import verify
 
@@ -77,6 +77,8 @@ def render(folder: Path) -> str:
         "cost_charts": panels.cost_charts(metrics),
         "gain": panels.gain(metrics),
         "missed": uncaught(metrics),
+        "ledger": metrics.get("ledger"),
+        "unnamed": unnamed(metrics.get("ledger") or {}),
         "seal": seal(metrics, Path(folder)),
         "run_literal": json.dumps(metrics["run"], ensure_ascii=False),
         "plan_text": plan.read_text(encoding="utf-8") if plan.is_file() else "",

@@ -9,7 +9,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from privet.evidence.reading import devices, leaks, median, missing, uncaught
+from privet.evidence.reading import devices, leaks, median, missing, uncaught, unnamed
 from privet.evidence.wording import clean, duration, energy, finite, meaning, number, percent, size, statement
 
 _STYLES = {"good": "green", "fair": "yellow", "bad": "bold red", "": ""}
@@ -38,6 +38,7 @@ def rows(metrics: Mapping[str, Any]) -> list[Row]:
         found.append((f"budget for {clean(paid.get('purpose', '?'))}", _spent(paid), ""))
     found.extend(_attacks(metrics))
     found.append(("rejected", *_rejected(metrics)))
+    found.extend(_ledger(metrics.get("ledger")))
     found.extend(_rounds(metrics))
     if metrics.get("seconds") is not None:
         found.append(("wall time", duration(metrics["seconds"]), ""))
@@ -102,6 +103,24 @@ def _rejected(metrics: Mapping[str, Any]) -> tuple[str, str]:
         text += f", and {len(counts) - len(shown):,} more devices"
     missed = [clean(device) for device in uncaught(metrics)]
     return (text + f"; hostile and never rejected: {', '.join(missed)}", "bad") if missed else (text, "")
+
+
+def _ledger(ledger: Mapping[str, Any] | None) -> list[Row]:
+    """Returns how far the chain came, who is named on it, and whom it trusts least."""
+    if not ledger:
+        return []
+    miners, customers = ledger.get("miners") or [], ledger.get("customers") or []
+    agreed = f"{len(miners):,} miners agreed on {ledger.get('height', 0):,} blocks"
+    found = [("ledger", f"{agreed}, {percent(ledger.get('share_of_rounds'))} of the rounds' time", "")]
+    named = [f"{clean(row.get('name', '?'))} ({clean(row['named'][0])})" for row in miners if row.get("named")]
+    missed = [clean(miner) for miner in unnamed(ledger)]
+    text = ", ".join(named) or "none"
+    if missed:
+        text += f"; lied and never named: {', '.join(missed)}"
+    found.append(("miners named as liars", text, "bad" if missed else ""))
+    low = [clean(row.get("device", "?")) for row in customers if row.get("reputation") == 0]
+    found.append(("devices without reputation", ", ".join(low[:5]) + (", ..." if low[5:] else "") or "none", ""))
+    return found
 
 
 def _rounds(metrics: Mapping[str, Any]) -> list[Row]:

@@ -21,10 +21,12 @@ _HEADER: dict[str, Field] = {
     "period": whole(),
     "previous": digest,
     "root": digest,
+    "count": whole(),
     "state": digest,
     "seed": binary(64),
     "proposer": lambda value: value == b"" or key(value),
     "proof": lambda value: value == b"" or binary(80)(value),
+    "draw": lambda value: value == b"" or binary(80)(value),
 }
 
 
@@ -40,10 +42,12 @@ class Header:
         period: in which the block was first proposed.
         previous: hash of the header before; of the genesis at height 1.
         root: RFC 6962 Merkle root of the encoded transactions.
+        count: how many transactions there are; a root alone does not say.
         state: commitment to the state after this block.
         seed: randomness for who proposes the next block, 64 bytes.
         proposer: the miner's key; empty for the empty block that miners agree on when nobody proposes.
         proof: the proposer's VRF proof (RFC 9381) for the seed; empty where the proposer is.
+        draw: the proposer's VRF proof that it was drawn for this height and period; empty where the proposer is.
     """
 
     genesis: bytes
@@ -51,21 +55,23 @@ class Header:
     period: int
     previous: bytes
     root: bytes
+    count: int
     state: bytes
     seed: bytes
     proposer: bytes
     proof: bytes
+    draw: bytes
 
     @classmethod
     def read(cls, value: Value) -> Header:
         """Returns the header that a decoded value holds.
 
         Raises:
-            InputError: a field is missing, unknown or wrong, or only one of proposer and proof is there.
+            InputError: a field is missing, unknown or wrong, or only some of proposer, proof and draw are there.
         """
         made = cls(**read("header", value, _HEADER))
-        if bool(made.proposer) != bool(made.proof):
-            raise InputError("header: a proposer needs a proof, and a proof a proposer")
+        if not bool(made.proposer) == bool(made.proof) == bool(made.draw):
+            raise InputError("header: a proposer needs two proofs, and proofs a proposer")
         return made
 
     @cached_property
@@ -90,6 +96,17 @@ class Block:
         listed: list[Value] = [each.encode() for each in self.transactions]
         return encode({"header": self.header.table(), "transactions": listed})
 
+    def check_root(self) -> None:
+        """Checks that the transactions are those of the header.
+
+        Raises:
+            InputError: their Merkle root or their number is another.
+        """
+        if root([each.encode() for each in self.transactions]) != self.header.root:
+            raise InputError("block: the Merkle root is not that of its transactions")
+        if len(self.transactions) != self.header.count:
+            raise InputError("block: the count is not that of its transactions")
+
     @classmethod
     def decode(cls, data: bytes) -> Block:
         """Returns the block that ``data`` is the one encoding of, after checking its Merkle root.
@@ -105,8 +122,8 @@ class Block:
         leaves = table["transactions"]
         if not all(type(leaf) is bytes for leaf in leaves):
             raise InputError("block: a transaction is no byte string")
-        if root(leaves) != header.root:
-            raise InputError("block: the Merkle root is not that of its transactions")
         if not header.proposer and leaves:
             raise InputError("block: transactions without a proposer")
-        return cls(header, tuple(Transaction.decode(leaf) for leaf in leaves))
+        made = cls(header, tuple(Transaction.decode(leaf) for leaf in leaves))
+        made.check_root()
+        return made

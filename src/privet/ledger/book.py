@@ -2,8 +2,9 @@
 
 Keys are text, values are canonical: ``balance/KEY``, ``nonce/KEY``, ``reputation/KEY``, ``tasks``, ``task/N``,
 ``enrolled/N/KEY``, ``cid/CID``, and for each round ``update/N/ROUND/INDEX``, ``posted/N/ROUND/KEY``,
-``judged/N/ROUND``, ``model/N/ROUND``, ``due/N/ROUND/KEY``; ``offence/KEY/HEIGHT/PERIOD/STEP``. Public keys and
-content addresses are written in hexadecimal.
+``judged/N/ROUND``, ``model/N/ROUND``, ``due/N/ROUND/KEY``; of miners ``offence/KEY/HEIGHT/PERIOD/STEP``,
+``falsehood/KEY/N/ROUND/KIND``, ``epoch/KEY``, ``upgrade/KEY`` and ``versions``. Public keys and content addresses are
+written in hexadecimal.
 """
 
 from __future__ import annotations

@@ -32,11 +32,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Protocol
 
 from privet.crypto import ecvrf
 from privet.errors import InputError, RefusedError
+from privet.ledger import claims
 from privet.ledger.blocks import Block, Header
 from privet.ledger.genesis import Genesis
 from privet.ledger.messages import (
@@ -54,11 +54,11 @@ from privet.ledger.messages import (
     Timer,
 )
 from privet.ledger.sign_state import SignState
-from privet.ledger.sortition import EXPECTED, chosen_units, priority, vrf_message
+from privet.ledger.sortition import rank, vrf_message
 from privet.ledger.state import Draft, State
 from privet.ledger.tally import Tally
 from privet.ledger.transactions import Transaction
-from privet.ledger.votes import NOTHING, Certificate, Vote, is_quorum
+from privet.ledger.votes import NOTHING, Certificate, Vote
 
 
 class Ledger(Protocol):
@@ -212,7 +212,7 @@ class Consensus:
         self._learn(opening.lock)
         if opening.period < self.period:
             self._out.append(Send(self._opening, opening.miner))
-        if opening.period > self.period and self._may_enter(opening):
+        if opening.period > self.period and claims.ends_period(self.chain.genesis, self.height, opening):
             for vote in opening.entry:
                 self._count(vote)
             self._open_period(opening.period, opening.entry)
@@ -259,11 +259,8 @@ class Consensus:
         return height != self.height
 
     def _here(self, vote: Vote, steps: tuple[str, ...]) -> bool:
-        """Says whether a vote is authentic, of a miner, for this height and one of these steps."""
-        place = (vote.chain, vote.genesis, vote.height)
-        mine = (self.chain.genesis.name, self.chain.genesis.hash, self.height)
-        known = vote.voter in self._miners and vote.step in steps
-        return place == mine and known and vote.period <= self.period + 1 and authentic(vote)
+        """Says whether a vote is for now, of a miner and for one of these steps."""
+        return vote.period <= self.period + 1 and claims.is_vote(self.chain.genesis, self.height, vote, steps)
 
     def _count(self, vote: Vote) -> None:
         if vote.voter == self.key and self._said().get((vote.period, vote.step)) != vote.block:
@@ -274,46 +271,24 @@ class Consensus:
             self._named.add((vote.voter, vote.period, vote.step))
             self._out.append(offence)
 
-    def _may_enter(self, opening: Opening) -> bool:
-        """Says whether an opening of a later period shows that the period before has ended."""
-        place = (self.chain.genesis.name, self.chain.genesis.hash, self.height, opening.period - 1)
-        voters = {vote.voter for vote in opening.entry}
-        if len(voters) != len(opening.entry) or not voters <= self._miners.keys():
-            return False
-        return is_quorum(sum(self._miners[voter].weight for voter in voters), self._tally.total) and all(
-            (vote.chain, vote.genesis, vote.height, vote.period) == place
-            and vote.step in ("certify", "next")
-            and authentic(vote)
-            for vote in opening.entry
-        )
-
     def _rank(self, miner: bytes, proof: bytes) -> None:
         if miner not in self._ranks:
             registered = self._miners[miner]
             message = vrf_message("propose", self.chain.seed, self.height, self.period)
-            rank = drawn(registered.vrf, message, proof, registered.stake, self._stakes)
-            if rank is not None:
-                self._ranks[miner] = rank
+            found = rank(registered.vrf, message, proof, registered.stake, self._stakes)
+            if found is not None:
+                self._ranks[miner] = found
 
     def _learn(self, lock: Lock | None) -> None:
         """Takes over a later lock that somebody has heard of, if it proves itself."""
         if lock is None or (self._latest is not None and lock.certificate.period <= self._latest.certificate.period):
             return
-        if self._soft_quorum(lock.certificate, lock.block) and self._sound(lock.block):
+        if self._locks(lock.certificate, lock.block) and self._sound(lock.block):
             self._latest = lock
             self._offered[lock.block.header.hash] = lock.block
 
-    def _soft_quorum(self, certificate: Certificate, block: Block) -> bool:
-        genesis = self.chain.genesis
-        place = (genesis.name, genesis.hash, self.height, "soft", block.header.hash)
-        named = (certificate.chain, certificate.genesis, certificate.height, certificate.step, certificate.block)
-        if place != named or block.header.period > certificate.period:
-            return False
-        try:
-            certificate.check(genesis.weights)
-        except InputError:
-            return False
-        return True
+    def _locks(self, certificate: Certificate, block: Block) -> bool:
+        return claims.locks(self.chain.genesis, self.height, certificate, block)
 
     def _sound(self, block: Block) -> bool:
         """Says whether a block can be the next; each is checked once."""
@@ -398,7 +373,7 @@ class Consensus:
     def _leader(self) -> bytes | None:
         """Returns who leads, once every miner was heard of or the time for it is over."""
         everybody = len(self._ranks) == len(self._miners)
-        ranked = [(rank, miner) for miner, rank in self._ranks.items() if rank]
+        ranked = [(place, miner) for miner, place in self._ranks.items() if place]
         return min(ranked)[1] if ranked and (everybody or "open" in self._expired) else None
 
     def _propose(self) -> bool:
@@ -440,7 +415,7 @@ class Consensus:
         if certificate is None:
             fresh = (header.period, header.proposer) == (self.period, proposal.vote.voter)
         else:
-            fresh = certificate.period < self.period and self._soft_quorum(certificate, proposal.block)
+            fresh = certificate.period < self.period and self._locks(certificate, proposal.block)
         since = -1 if certificate is None else certificate.period
         free = lock is None or lock.block.header.hash == header.hash or lock.certificate.period <= since
         return fresh and free and self._sound(proposal.block)
@@ -525,17 +500,3 @@ class Consensus:
         if not self.stopped:
             self.stopped = True
             self._out.append(Stopped(reason))
-
-
-authentic = lru_cache(maxsize=1 << 15)(Vote.authentic)
-"""Returns whether a vote's signature is its voter's; what was checked once is remembered."""
-
-
-@lru_cache(maxsize=1 << 14)
-def drawn(public: bytes, message: bytes, proof: bytes, stake: int, total: int) -> bytes | None:
-    """Returns a miner's priority in the draw of who leads: the smallest leads, b"" never does; None for no proof."""
-    output = ecvrf.verify(public, message, proof)
-    if output is None:
-        return None
-    units = chosen_units(output, stake, total, min(EXPECTED, total))
-    return priority("min-hash", output, units) if units else b""

@@ -72,6 +72,17 @@ class FolderStore:
         """
         return self._place(cid).is_file()
 
+    def open(self, cid: str) -> BinaryIO:
+        """Opens what is stored under an address, unchecked, for whoever hands it on in pieces.
+
+        Raises:
+            ContentError: it is no address, or nothing is stored under it.
+        """
+        try:
+            return self._place(cid).open("rb")
+        except FileNotFoundError:
+            raise ContentError(f"no content {cid} in {self.folder}", do="ask another miner") from None
+
     def _place(self, cid: str) -> Path:
         decode_cid(cid)  # an address that a stranger sent becomes a path
         return self.folder / self.profile.name / cid[-2:] / cid

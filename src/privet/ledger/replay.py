@@ -10,10 +10,13 @@ from privet.errors import InputError, RefusedError
 from privet.ledger.blocks import Block, Header
 from privet.ledger.genesis import Genesis
 from privet.ledger.merkle import root
-from privet.ledger.sortition import empty_seed, next_seed, vrf_message
+from privet.ledger.sortition import empty_seed, next_seed, rank, vrf_message
 from privet.ledger.state import Draft, State
 from privet.ledger.transactions import Transaction
 from privet.ledger.votes import Certificate
+
+KNOWN = frozenset({1})
+"""Versions of the rules that this program knows; miners vote for another by transactions of kind ``upgrade``."""
 
 
 class Replay:
@@ -24,30 +27,36 @@ class Replay:
         state: after the last block.
         head: hash of the last header; of the genesis at height 0.
         seed: randomness for the next block; the hash of the genesis at height 0.
+        since: height of the snapshot that it began with; 0 when it began at the genesis.
     """
 
     def __init__(self, genesis: Genesis) -> None:
         self.genesis = genesis
         self.state = State(genesis)
         self.head = self.seed = genesis.hash
+        self.since = 0
+        self._stakes = sum(miner.stake for miner in genesis.miners)
 
     def check(self, block: Block) -> Draft:
         """Checks everything about the next block that needs no votes; a miner votes only for one that passes.
 
-        Who may propose (sortition) is the consensus's to check, and so are the bytes of the updates.
+        That its proposer was drawn is checked here; which of those who were drawn led is the consensus's to check,
+        and so are the bytes of the updates.
 
         Returns:
             The state after it, for :meth:`accept`.
 
         Raises:
-            InputError: the header does not fit the chain, or its VRF proof or state is wrong.
-            RefusedError: a transaction is refused.
+            InputError: the header does not fit the chain, or a VRF proof or the state is wrong.
+            RefusedError: a transaction is refused, or the block follows rules that this program does not know.
         """
         header = block.header
         place = (header.genesis, header.height, header.previous)
         if place != (self.genesis.hash, self.state.height + 1, self.head):
             raise InputError("the header does not follow the block before", allowed=f"height {self.state.height + 1}")
-        self._check_seed(header)
+        self._check_version(header.height)
+        block.check_root()
+        self._check_proofs(header)
         draft = self.state.draft()
         for position, transaction in enumerate(block.transactions):
             try:
@@ -87,7 +96,11 @@ class Replay:
             vrf_secret: its seed for the VRF, 32 bytes.
             transactions: in the order in which they are tried.
             period: in which the block is proposed.
+
+        Raises:
+            RefusedError: the next block follows rules that this program does not know.
         """
+        self._check_version(self.state.height + 1)
         draft, taken, refused = self.state.draft(), [], []
         for transaction in transactions:
             try:
@@ -97,16 +110,24 @@ class Replay:
                 refused.append((transaction, error.advice()))
         proof = ecvrf.prove(vrf_secret, vrf_message("seed", self.seed, draft.height))
         seed = ecvrf.proof_to_hash(proof)
-        header = self._header(draft, taken, period, seed, public_key(secret), proof)
+        draw = ecvrf.prove(vrf_secret, vrf_message("propose", self.seed, draft.height, period))
+        header = self._header(draft, taken, period, seed, public_key(secret), proof, draw)
         return Block(header, tuple(taken)), refused
 
     def empty(self, period: int) -> Block:
         """Returns the next block without proposer and transactions, the same on every miner."""
         draft = self.state.draft()
-        return Block(self._header(draft, [], period, empty_seed(self.seed, draft.height), b"", b""))
+        return Block(self._header(draft, [], period, empty_seed(self.seed, draft.height)))
 
     def _header(
-        self, draft: Draft, taken: list[Transaction], period: int, seed: bytes, proposer: bytes, proof: bytes
+        self,
+        draft: Draft,
+        taken: list[Transaction],
+        period: int,
+        seed: bytes,
+        proposer: bytes = b"",
+        proof: bytes = b"",
+        draw: bytes = b"",
     ) -> Header:
         return Header(
             genesis=self.genesis.hash,
@@ -114,19 +135,34 @@ class Replay:
             period=period,
             previous=self.head,
             root=root([each.encode() for each in taken]),
+            count=len(taken),
             state=draft.commitment(),
             seed=seed,
             proposer=proposer,
             proof=proof,
+            draw=draw,
         )
 
-    def _check_seed(self, header: Header) -> None:
+    def _check_version(self, height: int) -> None:
+        version = self.state.version(height)
+        if version not in KNOWN:
+            known = ", ".join(str(each) for each in sorted(KNOWN))
+            raise RefusedError(
+                f"block {height} follows the rules of version {version}; this program knows version {known}",
+                do=f"install a privet that knows version {version}: pip install --upgrade privet",
+            )
+
+    def _check_proofs(self, header: Header) -> None:
         if not header.proposer:
-            if header.seed != empty_seed(self.seed, header.height):
+            if (header.seed, header.proof, header.draw) != (empty_seed(self.seed, header.height), b"", b""):
                 raise InputError("the seed of the empty block is wrong")
             return
-        keys = {miner.key: miner.vrf for miner in self.genesis.miners}
-        if header.proposer not in keys:
+        miners = {miner.key: miner for miner in self.genesis.miners}
+        if header.proposer not in miners:
             raise InputError("the proposer is no miner of this chain")
-        if next_seed(self.seed, header.height, keys[header.proposer], header.proof) != header.seed:
+        proposer = miners[header.proposer]
+        if next_seed(self.seed, header.height, proposer.vrf, header.proof) != header.seed:
             raise InputError("the VRF proof or the seed is wrong")
+        message, stakes = vrf_message("propose", self.seed, header.height, header.period), self._stakes
+        if not rank(proposer.vrf, message, header.draw, proposer.stake, stakes):
+            raise InputError(f"the proposer was not drawn for height {header.height} and period {header.period}")

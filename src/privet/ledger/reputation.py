@@ -16,6 +16,9 @@ from dataclasses import dataclass
 
 from privet.errors import RefusedError
 
+UNSOUND = (1 << 256) - 1
+"""The score of an update that failed the miners' checks; no sum of distances is as large."""
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -53,8 +56,11 @@ def evaluate(scores: Sequence[int], rule: str, f: int, kappa: int) -> list[Evalu
     honest; so an update is held against its sender only when it is left out and its score exceeds
     ``kappa`` times the median. Under ``mean`` every update is selected.
 
+    An update that is :data:`UNSOUND` is left out and held against its sender, and the others are evaluated among
+    themselves; when fewer than :func:`needed` are left, none is selected.
+
     Args:
-        scores: exact Krum scores, in the order of the customers' keys.
+        scores: exact Krum scores or :data:`UNSOUND`, in the order of the customers' keys.
         rule: ``multi-krum`` or ``mean``.
         f: hostile updates to withstand.
         kappa: how many medians are too much.
@@ -64,6 +70,11 @@ def evaluate(scores: Sequence[int], rule: str, f: int, kappa: int) -> list[Evalu
     """
     if len(scores) < needed(rule, f):
         raise RefusedError(f"{len(scores)} update(s) for {rule} with f = {f}", allowed=f"{needed(rule, f)} or more")
+    sound = [score for score in scores if score != UNSOUND]
+    if len(sound) < len(scores):
+        enough = len(sound) >= needed(rule, f)
+        among = iter(evaluate(sound, rule, f, kappa) if enough else [Evaluation(False, True)] * len(sound))
+        return [Evaluation(False, False) if score == UNSOUND else next(among) for score in scores]
     if rule == "mean":
         return [Evaluation(True, True)] * len(scores)
     order = sorted(range(len(scores)), key=lambda at: (scores[at], at))

@@ -11,9 +11,9 @@ from typing import Any
 from privet.errors import InputError, RefusedError
 from privet.ledger.book import Book
 from privet.ledger.encoding import Value, from_natural, natural
-from privet.ledger.reputation import evaluate, needed, next_reputation
+from privet.ledger.miner_rules import epoch, evidence, refute, upgrade
+from privet.ledger.reputation import UNSOUND, evaluate, needed, next_reputation
 from privet.ledger.transactions import admitted
-from privet.ledger.votes import Vote, contradict
 
 Rule = Callable[[Book, bytes, dict[str, Any]], None]
 """Looks at one transaction: book, sender, body."""
@@ -82,7 +82,7 @@ def verdict(book: Book, sender: bytes, body: dict[str, Any]) -> None:
         scores = [from_natural(row[1]) for row in body["scores"]]
     except InputError as error:
         raise RefusedError(error.wrong) from None
-    if found["rule"] == "mean" and any(scores):
+    if found["rule"] == "mean" and any(score not in (0, UNSOUND) for score in scores):
         raise RefusedError("under the mean every score is 0")
     judged = evaluate(scores, found["rule"], book.genesis.f, book.genesis.kappa)
     rows: list[Value] = [
@@ -170,26 +170,9 @@ def pay(book: Book, sender: bytes, body: dict[str, Any]) -> None:
     book.move(body["to"], body["amount"])
 
 
-def evidence(book: Book, sender: bytes, body: dict[str, Any]) -> None:
-    """Two votes show that a miner voted twice in one step; it is named for good, by whoever shows it first."""
-    try:
-        first, second = Vote.decode(body["first"]), Vote.decode(body["second"])
-    except InputError as error:
-        raise RefusedError(error.wrong) from None
-    if (first.chain, first.genesis) != (book.genesis.name, book.genesis.hash):
-        raise RefusedError("the votes are of another chain")
-    if first.voter not in book.genesis.weights:
-        raise RefusedError("the votes are of a stranger")
-    if not contradict(first, second):
-        raise RefusedError("the votes don't contradict each other, or a signature is wrong")
-    key = f"offence/{first.voter.hex()}/{first.height}/{first.period}/{first.step}"
-    if key in book.entries:
-        raise RefusedError("this offence is recorded already")
-    book.put(key, [first.block, second.block])
-
-
 RULES: dict[str, Rule] = {
-    rule.__name__: rule for rule in (task, enrol, update, verdict, model, settle, void, claim, pay, evidence)
+    rule.__name__: rule
+    for rule in (task, enrol, update, verdict, model, settle, void, claim, pay, evidence, refute, epoch, upgrade)
 }
 """Kind of transaction -> its rule."""
 

@@ -23,7 +23,7 @@ def blocks(run: Path) -> Iterator[dict[str, Any]]:
         RunError: there is no chain in the folder, or a block can't be read.
     """
     with closing(Store(find(run) / CHAIN_FILE)) as store:
-        height = 1
+        height = store.base() or 1  # after the snapshot that the chain began with, if it did
         while (row := store.block(height)) is not None:
             yield _block(height, *row)
             height += 1
@@ -39,11 +39,12 @@ def _block(height: int, encoded: bytes, certified: bytes) -> dict[str, Any]:
         "hash": block.header.hash.hex(),
         **_shown(block.header.table()),
         "certificate": _shown({"period": certificate.period, "votes": votes}),
-        "transactions": [_transaction(each) for each in block.transactions],
+        "transactions": [transaction(each) for each in block.transactions],
     }
 
 
-def _transaction(transaction: Transaction) -> dict[str, Any]:
+def transaction(transaction: Transaction) -> dict[str, Any]:
+    """Returns a transaction as values that JSON can hold; bytes are hexadecimal."""
     body = dict(transaction.body)
     if transaction.kind == "verdict":
         scores: Any = body["scores"]

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Literal, get_args
 
 from privet.crypto import ecvrf
@@ -118,6 +119,30 @@ def proposer_priority(
     output = ecvrf.verify(public, message, proof)
     units = 0 if output is None else chosen_units(output, stake, total, expected)
     return priority(policy, output, units) if output is not None and units else None
+
+
+@lru_cache(maxsize=1 << 14)
+def rank(public: bytes, message: bytes, proof: bytes, stake: int, total: int) -> bytes | None:
+    """Returns a miner's place in the draw of who leads: the smallest leads; what was worked out once is remembered.
+
+    With fewer than :data:`EXPECTED` units in all, every unit is chosen.
+
+    Args:
+        public: the miner's VRF key.
+        message: ``vrf_message("propose", seed, height, period)``.
+        proof: the miner's VRF proof.
+        stake: the miner's units.
+        total: all miners' units.
+
+    Returns:
+        The priority under ``min-hash``; ``b""`` where no unit was chosen, so that it may not propose; None where the
+        proof is not this key's for this message.
+    """
+    output = ecvrf.verify(public, message, proof)
+    if output is None:
+        return None
+    units = chosen_units(output, stake, total, min(EXPECTED, total))
+    return priority("min-hash", output, units) if units else b""
 
 
 def vrf_message(role: str, seed: bytes, *numbers: int) -> bytes:

@@ -14,6 +14,7 @@ from privet.errors import InputError, RefusedError
 from privet.ledger.book import Book
 from privet.ledger.encoding import Value, encode, from_natural
 from privet.ledger.genesis import Genesis
+from privet.ledger.miner_rules import decided
 from privet.ledger.rules import RULES, settlement
 from privet.ledger.transactions import Transaction
 
@@ -55,6 +56,16 @@ class State:
         self.entries.update(draft.changes)
         self.height += 1
 
+    def restore(self, height: int, commitment: bytes, entries: dict[str, Value]) -> None:
+        """Takes over a state that was checked elsewhere; :func:`privet.ledger.snapshot.begin` checks one.
+
+        Raises:
+            InputError: this state is behind the genesis already.
+        """
+        if self.height:
+            raise InputError(f"a state at height {self.height} can't begin anew")
+        self.height, self.commitment, self.entries = height, commitment, entries
+
     def nonce(self, key: bytes) -> int:
         """Returns the nonce that somebody's next transaction needs."""
         return self._book().number(f"nonce/{key.hex()}")
@@ -93,6 +104,19 @@ class State:
     def offences(self) -> list[str]:
         """Returns who voted twice, and where: ``KEY/HEIGHT/PERIOD/STEP``, sorted."""
         return sorted(key.removeprefix("offence/") for key in self.entries if key.startswith("offence/"))
+
+    def falsehoods(self) -> list[str]:
+        """Returns who signed another result than the round's, and where: ``KEY/TASK/ROUND/KIND``, sorted."""
+        return sorted(key.removeprefix("falsehood/") for key in self.entries if key.startswith("falsehood/"))
+
+    def epochs(self) -> dict[bytes, tuple[int, bytes]]:
+        """Returns miner's key -> (number, X25519 public key) of the newest key to seal for, where one is registered."""
+        rows = {miner.key: self._book().row(f"epoch/{miner.key.hex()}") for miner in self.genesis.miners}
+        return {miner: (row["number"], row["key"]) for miner, row in rows.items() if row is not None}
+
+    def version(self, height: int) -> int:
+        """Returns which version of the rules holds at a height, by the upgrades decided so far; 1 at first."""
+        return next((version for start, version in reversed(decided(self._book())) if start <= height), 1)
 
     def tokens(self) -> int:
         """Returns all tokens: balances and what tasks hold aside; the same at every height."""

@@ -60,6 +60,12 @@ class Store:
         if self._schema() != sorted(SCHEMA):
             raise self._damaged("its tables are not those of a chain")
 
+    def base(self) -> int:
+        """Returns the height of the first block after the genesis, or 0 when there is none."""
+        with self._guarded():
+            found = self._file.execute("SELECT min(height) FROM blocks WHERE height > 0").fetchone()[0]
+        return found or 0
+
     def append(self, height: int, block: bytes, certificate: bytes, ids: Sequence[bytes]) -> None:
         """Writes one block with its index through to the disk, or nothing."""
         with self._guarded():

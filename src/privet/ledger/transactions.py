@@ -13,6 +13,9 @@ void        miner         too few updates came in time: the round passes without
 claim       customer      pay my reward of this round
 pay         anybody       give tokens to somebody, as for a manufacturer's service
 evidence    anybody       these two votes of one miner contradict each other
+refute      anybody       this signed verdict or model of a miner is not what came of the round
+epoch       miner         from now on, seal for this key of mine
+upgrade     miner         I ask for the rules of this version from this height on
 ==========  ============  =========================================================================
 """
 
@@ -30,6 +33,9 @@ from privet.ledger.fields import Field, binary, cid, digest, key, one_of, read, 
 
 MAX_BYTES = 1 << 18
 """Longest transaction; what is larger belongs into the content store."""
+
+MAX_REFUTE = MAX_BYTES + (1 << 9)
+"""Longest ``refute``: any other transaction fits into one, so that no lie is too long to be shown."""
 
 _TASK, _ROUND, _PROFILE = whole(1), whole(1), one_of(*PROFILES)
 
@@ -58,6 +64,9 @@ BODIES: dict[str, dict[str, Field]] = {
     "claim": {"task": _TASK, "round": _ROUND},
     "pay": {"to": key, "amount": whole(1)},
     "evidence": {"first": binary(1, 1 << 10), "second": binary(1, 1 << 10)},
+    "refute": {"transaction": binary(1, MAX_BYTES)},
+    "epoch": {"number": whole(1), "key": key},
+    "upgrade": {"version": whole(2), "height": whole(1)},
 }
 """The fields of each kind's body."""
 
@@ -109,16 +118,24 @@ class Transaction:
         Raises:
             InputError: too long, not canonical, of an unknown kind, or a field is wrong.
         """
-        if len(data) > MAX_BYTES:
+        if len(data) > MAX_REFUTE:
             raise InputError(f"a transaction of {len(data)} bytes is oversize", allowed=f"up to {MAX_BYTES}")
         table = read("transaction", decode(data), _ENVELOPE)
+        if len(data) > MAX_BYTES and table["kind"] != "refute":
+            raise InputError(f"a transaction of {len(data)} bytes is oversize", allowed=f"up to {MAX_BYTES}")
         if table["kind"] not in BODIES:
             raise InputError(f"no transaction of kind {table['kind']!r}", allowed=", ".join(BODIES))
         read(table["kind"], table["body"], BODIES[table["kind"]])
-        return cls(**table)
+        made = cls(**table)
+        vars(made)["_encoded"] = data  # the one encoding: nobody needs to work it out again
+        return made
 
     def encode(self) -> bytes:
-        """Returns the canonical bytes."""
+        """Returns the canonical bytes; worked out once."""
+        return self._encoded
+
+    @cached_property
+    def _encoded(self) -> bytes:
         return encode({**self._signed_part(), "signature": self.signature})
 
     @cached_property

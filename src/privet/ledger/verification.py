@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from privet.errors import ContentError, InputError, PrivetError, RunError
+from privet.ledger import snapshot
 from privet.ledger.blocks import Block
 from privet.ledger.content import encode_cid
 from privet.ledger.folder_store import FolderStore
@@ -26,6 +27,8 @@ Scores = Callable[[Sequence[bytes], str, int], list[int]]
 GENESIS_FILE = "genesis.cbor"
 CHAIN_FILE = "chain.sqlite"
 CONTENTS = "store"
+BASE_FILE = "base.cbor"
+"""The state that a chain began with which came from a snapshot."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +54,14 @@ class Verified:
         height: of the last block that verifies.
         transactions: how many stand in the blocks up to it.
         first_wrong: None when everything verifies.
+        since: 0 when the replay began at the genesis; else the height of the snapshot that the chain began with: of the
+            blocks before, only the state that miners certified there is known.
     """
 
     height: int
     transactions: int
     first_wrong: Wrong | None
+    since: int = 0
 
 
 def verify(run: Path, scores: Scores | None = None) -> Verified:
@@ -78,7 +84,10 @@ def verify(run: Path, scores: Scores | None = None) -> Verified:
     except InputError as error:
         return Verified(0, 0, Wrong(0, GENESIS_FILE, error.advice()))
     wrong, transactions = follow(replay, folder, scores)
-    return Verified(replay.state.height if wrong is None else max(wrong.height - 1, 0), transactions, wrong)
+    height = replay.state.height
+    if wrong is not None:
+        height = max(min(wrong.height - 1, height), 0)
+    return Verified(height, transactions, wrong, replay.since)
 
 
 def find(run: Path) -> Path:
@@ -107,7 +116,13 @@ def follow(replay: Replay, folder: Path, scores: Scores | None = None) -> tuple[
             if store.block(0) != (replay.genesis.encode(), b""):
                 raise RunError(f"the genesis in {CHAIN_FILE} is not that of {GENESIS_FILE}")
             count, indexed = store.counts()
-            for height in range(1, count):
+            if (folder / BASE_FILE).exists():
+                height = store.base()
+                try:
+                    transactions = len(_begin(replay, store, height, folder).transactions)
+                except ContentError as error:
+                    return Wrong(height, BASE_FILE, error.wrong), 0
+            for height in range(replay.since + 1, replay.since + count - (replay.since > 0)):
                 block = _next(replay, store, height)
                 damaged = _damaged(block, folder)
                 if damaged is not None:
@@ -124,17 +139,29 @@ def follow(replay: Replay, folder: Path, scores: Scores | None = None) -> tuple[
 
 
 def _next(replay: Replay, store: Store, height: int) -> Block:
+    block, certificate = _stored(store, height)
+    draft = replay.check(block)
+    replay.check_certificate(block.header, certificate)
+    replay.accept(block, draft)
+    return block
+
+
+def _begin(replay: Replay, store: Store, height: int, folder: Path) -> Block:
+    block, certificate = _stored(store, height)
+    snapshot.begin(replay, block, certificate, (folder / BASE_FILE).read_bytes())
+    return block
+
+
+def _stored(store: Store, height: int) -> tuple[Block, Certificate]:
+    """Returns a block with its certificate after checking the index."""
     row = store.block(height)
     if row is None:
         raise RunError(f"block {height} is missing")
     block, certificate = Block.decode(row[0]), Certificate.decode(row[1])
-    draft = replay.check(block)
-    replay.check_certificate(block.header, certificate)
     for position, transaction in enumerate(block.transactions):
         if store.place(transaction.id) != (height, position):
             raise RunError(f"the index has not transaction {position} of block {height}")
-    replay.accept(block, draft)
-    return block
+    return block, certificate
 
 
 def _recompute(state: State, block: Block, folder: Path, scores: Scores) -> None:

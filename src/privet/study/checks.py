@@ -8,7 +8,10 @@ from typing import get_args
 
 from dp_accounting.dp_event import NonPrivateDpEvent
 
+from privet import parts
 from privet.accounting import Sensitivity, Unit
+from privet.aggregation.shared import LEAST
+from privet.crypto.shamir import MAX_HOLDERS
 from privet.errors import PartError, PlanError, nearest
 from privet.fleet.profile import find_profile
 from privet.mechanisms.chain import Chain
@@ -16,6 +19,8 @@ from privet.mechanisms.contract import Mechanism
 from privet.models.imported import Imported
 from privet.parts import name_of
 from privet.study.sections import Contents
+from privet.study.sharing import FEWEST
+from privet.training.contract import Protocol
 
 PARTIES = ("edge-server", "coordinator")
 """Parties whose view a plan can keep."""
@@ -201,6 +206,66 @@ def _asynchronous(plan: Contents) -> Iterator[PlanError]:
         )
 
 
+def _ledger(plan: Contents) -> Iterator[PlanError]:
+    """Refuses what miners can't work out again from the updates alone, and more liars than they stand."""
+    ledger, rule, training = plan.ledger, plan.aggregation, plan.training
+    if not ledger.miners:
+        return
+    shared = ledger.updates == "shared"
+    part, divisor = ("quarter", 4) if shared else ("third", 3)
+    lying, most = sum(group.miners for group in ledger.hostile), (ledger.miners - 1) // divisor
+    if lying > most:
+        yield PlanError(
+            f"ledger.hostile: {lying} of {ledger.miners} miners lie, and they would agree on nothing",
+            allowed=f"at most {most}, less than a {part}",
+            do="raise ledger.miners or make fewer of them hostile",
+        )
+    if shared and not FEWEST <= ledger.miners <= MAX_HOLDERS:
+        yield PlanError(
+            f"ledger.updates: {ledger.miners} miners can't share updates so that one of them may lie",
+            allowed=f"{FEWEST} to {MAX_HOLDERS}",
+            do="change ledger.miners",
+        )
+    if shared and plan.fleet.devices < LEAST:
+        yield PlanError(
+            f"fleet.devices: the sum of {plan.fleet.devices} shared updates is never opened", allowed=f"{LEAST} or more"
+        )
+    wrong_lie = "drops-update" if shared else "wrong-shares"
+    if any(group.behaviour == wrong_lie for group in ledger.hostile):
+        yield PlanError(
+            f"ledger.hostile: no miner can do {wrong_lie} with updates = {ledger.updates!r}",
+            do="choose another behaviour",
+        )
+    if ledger.h > ledger.gamma_max:
+        yield PlanError("ledger.h is above ledger.gamma_max", allowed=f"at most {ledger.gamma_max}", do="lower it")
+    fields, name = parts.to_table(rule), name_of(rule)
+    plain = name == "mean" and fields.get("equal_weights") and not rule.absent_is_zero
+    if not plain and not (name == "multi-krum" and fields.get("selected") is None):
+        yield PlanError(
+            f"aggregation: miners can't agree on {name} as it is set",
+            allowed="multi-krum without selected, or mean with equal_weights = true: on a ledger devices count alike",
+            do="change it, or set ledger.miners = 0",
+        )
+    if plan.fleet.devices > _PLACES:
+        yield PlanError(f"fleet.devices: too many for a ledger's task, {plan.fleet.devices}", allowed=f"{_PLACES}")
+    wrong = {
+        "mechanisms.on_server": bool(plan.mechanisms.on_server),
+        "training.name": training.asynchronous
+        or training.vectors > 1
+        or type(training).serve is not Protocol.serve
+        or type(training).shared is not Protocol.shared,
+    }
+    for key in (key for key, is_wrong in wrong.items() if is_wrong):
+        yield PlanError(
+            f"{key}: the next model must follow from the updates alone, so that every miner finds the same",
+            do=f"leave {key.removesuffix('.name')} as it is by default, or set ledger.miners = 0",
+        )
+
+
+_PLACES = 1 << 12
+"""Most devices of a ledger's task."""
+
+
 def _is_noise(mechanism: Mechanism) -> bool:
     return _costs(mechanism, Sensitivity("coordinate").bounded(linf=1.0))
 
@@ -262,6 +327,7 @@ CHECKS: tuple[Callable[[Contents], Iterator[PlanError]], ...] = (
     _who_is_there,
     _cohort,
     _asynchronous,
+    _ledger,
     _attacks,
     _views,
 )

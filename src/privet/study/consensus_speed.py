@@ -8,22 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from privet.crypto.signatures import public_key
-from privet.ledger.blocks import Block
 from privet.ledger.chain import Chain
 from privet.ledger.messages import Event, Final, Send, Start, Timer
 from privet.ledger.sign_state import DurableFile
 from privet.ledger.transactions import Transaction
-from privet.ledger.votes import Certificate
 from privet.study.consensus_trials import Node, consortium, secret
-
-
-class KeptChain(Chain):
-    """A chain on disk that also hands out what it has."""
-
-    def final(self, height: int) -> Final | None:
-        """Returns the block of a height."""
-        found = self._store.block(height)
-        return None if found is None or height < 1 else Final(Block.decode(found[0]), Certificate.decode(found[1]))
 
 
 def speed(miners: int, folder: Path, blocks: int = 20, batch: int = 200) -> dict[str, Any]:
@@ -52,8 +41,7 @@ def speed(miners: int, folder: Path, blocks: int = 20, batch: int = 200) -> dict
     for at in range(miners):
         place = folder / f"miner {at}"
         place.mkdir(parents=True)
-        Chain.create(place, genesis).close()
-        chain = KeptChain(place)
+        chain = Chain.create(place, genesis)
         node = Node(f"miner {at}", chain, DurableFile(place / "sign-state"), _batches(chain, paid, batch))
         nodes[node.key] = node
     queue: list[tuple[bytes, Event]] = []
@@ -97,7 +85,7 @@ def speed(miners: int, folder: Path, blocks: int = 20, batch: int = 200) -> dict
     }
 
 
-def _batches(chain: KeptChain, paid: list[Transaction], batch: int) -> Callable[[], Iterable[Transaction]]:
+def _batches(chain: Chain, paid: list[Transaction], batch: int) -> Callable[[], Iterable[Transaction]]:
     def listed() -> list[Transaction]:
         begin = chain.state.height * batch
         return paid[begin : begin + batch]

@@ -60,6 +60,7 @@ def metrics(experiment: Experiment, log: Log) -> dict[str, Any]:
         "budget": paid[-1].body if (paid := log.of("budget")) else None,
         "claims": audited[-1].body["claims"] if (audited := log.of("claim")) else None,
         "attacks": latest_attacks(log),
+        "ledger": _ledger(log, rounds),
         "costs": costs,
         "bytes_per_device": sum(at_devices) / len(at_devices) if at_devices else 0.0,
         "to_target": to_target(experiment, rounds),
@@ -71,6 +72,20 @@ def _personal(last: dict[str, Any]) -> dict[str, Any] | None:
     """Returns the spread of the devices' own accuracies and each of them; None in runs of older versions."""
     found = last.get("accuracy_personal")
     return found | {"devices": last["accuracy_own"]} if found else None
+
+
+def _ledger(log: Log, rounds: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Returns what the ledger says in the end, and what it cost; None where there was none."""
+    found, facts = log.of("ledger"), [body["ledger"] for body in rounds if body.get("ledger")]
+    if not found:
+        return None
+    seconds = sum(one["seconds"] for one in facts)
+    return found[-1].body | {
+        "messages": sum(one["messages"] for one in facts),
+        "bytes_posted": sum(one["bytes_posted"] for one in facts),
+        "seconds": seconds,
+        "share_of_rounds": seconds / sum(body["seconds"] for body in rounds),
+    }
 
 
 def latest_attacks(log: Log) -> list[dict[str, Any]]:

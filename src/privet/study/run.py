@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from privet.randomness import Source
 from privet.study.across import Across
 from privet.study.backdoors import backdoor_success
 from privet.study.baselines import CENTRALISED, baselines
+from privet.study.consortium import Consortium
 from privet.study.costs import of_round
 from privet.study.experiment import Experiment, prepare
 from privet.study.kept import SENT, read_kept, recorded, seen_rows
@@ -40,7 +42,7 @@ from privet.study.metrics import metrics
 from privet.study.personal import own_accuracies, spread
 from privet.study.plan import Plan
 from privet.study.secret import forget_secret, keep_secret, read_secret
-from privet.tensors import State, clone, digest, load, save
+from privet.tensors import State, clone, digest, flatten, load, save
 from privet.training import Round
 from privet.training.evaluate import accuracy, begun, predictor
 from privet.training.local import COORDINATOR, keep_rows
@@ -277,10 +279,13 @@ class Session:
         updates = experiment.plan.views.records if COORDINATOR in experiment.plan.views.keep else 0
         if done < last and not experiment.plan.reproducible:
             keep_secret(self.folder, experiment.task.secret, begun=done > 0)
-        rounds = experiment.coordinator.rounds(state, done + 1, last, noise, keep, updates, sampling, memory)
-        for finished in rounds:
+        consortium = self._consortium()
+        coordinator = replace(experiment.coordinator, settle=consortium.settle if consortium else None)
+        for finished in coordinator.rounds(state, done + 1, last, noise, keep, updates, sampling, memory):
             self._record_round(finished, state)
             state = finished.state
+        if consortium is not None:
+            self.log.append("ledger", consortium.finish())
         forget_secret(self.folder)
         if all(record.body["void"] for record in self.log.of("round")):
             raise RefusedError(
@@ -288,6 +293,22 @@ class Session:
                 do="ask more devices, or an aggregator that needs fewer",
             )
         return state
+
+    def _consortium(self) -> Consortium | None:
+        """Returns the run's ledger, or None where the plan has none or it is done."""
+        plan, task = self.experiment.plan, self.experiment.task
+        if not plan.ledger.miners or self.log.of("ledger"):
+            return None
+        return Consortium(
+            self.folder,
+            plan.ledger,
+            [device.identity for device in self.experiment.devices],
+            plan.protocol.rounds,
+            name_of(plan.aggregator),
+            getattr(plan.aggregator, "byzantine", 0),
+            flatten(task.network().state_dict()),
+            sha256(f"ledger {plan.seed}".encode()).digest() if plan.reproducible else task.secret,
+        )
 
     def _checkpoint(self) -> tuple[State, State, int]:
         """Returns the model after the last recorded round, what was remembered besides, and its number."""
@@ -325,6 +346,7 @@ class Session:
             "missing": [{"device": device, "reason": reason} for device, reason in done.missing],
             "void": done.void,
             "views": {party: digest(view) for party, view in views.items() if view},
+            "ledger": done.ledger,
             "staleness": _staleness(done),
             "seconds": done.seconds,
             **of_round(self.experiment, done),

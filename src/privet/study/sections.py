@@ -126,6 +126,38 @@ class Engine(Section):
     )
 
 
+class HostileMiners(Section):
+    """Some miners of the ledger that lie, all in one way."""
+
+    miners: Count = Field(description="How many miners do so.")
+    behaviour: Literal["wrong-mean", "wrong-scores", "drops-update", "wrong-shares", "double-votes", "silent"] = Field(
+        description="What they do: sign a wrong model, wrong scores or a round with an update left out; open wrong "
+        "shares; vote twice; say nothing."
+    )
+
+
+class Ledger(Section):
+    """Who replaces the trusted aggregator: miners that check, combine and agree on every round."""
+
+    miners: Annotated[int, Field(ge=0, le=100)] = Field(
+        default=1, description="How many miners there are, all in this process; 0 trains without a ledger."
+    )
+    hostile: tuple[HostileMiners, ...] = Field(
+        default=(), strict=False, description="Groups of miners that lie; they are the last ones."
+    )
+    updates: Literal["sealed", "shared", "plain"] = Field(
+        default="sealed",
+        description="Who can open a stored update: each miner of this epoch, only a quarter of them together, anybody.",
+    )
+    h: Annotated[int, Field(ge=0, le=1000)] = Field(
+        default=5, description="Reputation that a device starts with; to be caught at exactly h costs all of it."
+    )
+    gamma_max: Annotated[int, Field(ge=1, le=1000)] = Field(default=100, description="The highest reputation.")
+    kappa: Annotated[int, Field(ge=1, le=1000)] = Field(
+        default=3, description="A rejected update counts against its device above so many times the median score."
+    )
+
+
 class Privacy(Section):
     """How guarantees are stated."""
 
@@ -191,6 +223,7 @@ class Contents(Section):
     privacy: Privacy = Field(default=Privacy(), description="How guarantees are stated.")
     mechanisms: Mechanisms = Field(default=Mechanisms(), description="What changes a message on its way.")
     aggregation: AggregationPart = default_part("aggregators", "mean", "How the coordinator combines updates.")
+    ledger: Ledger = Field(default=Ledger(miners=0), description="The consortium ledger; none if left out.")
     engine: Engine = Field(default=Engine(), description="Where and how the devices compute.")
     views: Views = Field(default=Views(), description="What is kept of what a party saw.")
     attacks: tuple[AttackPart, ...] = Field(default=(), strict=False, description="Attacks on the run, each a table.")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,6 +32,27 @@ HIGH_SCORE = 3.0
 """A rejected update counts as evaluated low when its score exceeds this multiple of the median score."""
 
 
+@dataclass(frozen=True)
+class Settled:
+    """What a ledger made of a round's updates.
+
+    Attributes:
+        model: the next global model, float32 (d,); None where the round is void.
+        left_out: device -> why its update is not part of it.
+        void: why the global model stays as it was; "" when it moved.
+        facts: for the record of the round.
+    """
+
+    model: Tensor | None
+    left_out: dict[str, str]
+    void: str
+    facts: dict[str, Any]
+
+
+Settle = Callable[[int, Sequence[str], Sequence[Tensor]], Settled]
+"""Round, whose update each is, updates (d,): what others than the coordinator make of them."""
+
+
 @dataclass
 class Round:
     """What happened in one round.
@@ -49,6 +71,7 @@ class Round:
         traffic: what crossed.
         seen: what a View of another party keeps, by device.
         updates: sound updates that the coordinator's own View keeps, by device.
+        ledger: what a ledger says of the round; None without one.
         staleness: device and how many pushes came between its model and its own push; asynchronous training only.
         delays: seconds (modelled) until each reply arrived, by device.
         seconds: measured, for the whole round.
@@ -68,6 +91,7 @@ class Round:
     traffic: list[Traffic] = field(default_factory=list)
     seen: dict[str, State] = field(default_factory=dict)
     updates: State = field(default_factory=dict)
+    ledger: dict[str, Any] | None = None
     staleness: list[tuple[str, int]] = field(default_factory=list)
     delays: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
@@ -88,6 +112,7 @@ class Coordinator:
         deadline: seconds (modelled) after which a reply is left out; None waits for all.
         cohort: which devices are asked in a round.
         trusted: holds the coordinator's own rows, for a rule that wants an update it can trust.
+        settle: combines the updates in place of the coordinator; None where nobody does.
     """
 
     engine: Engine
@@ -99,6 +124,7 @@ class Coordinator:
     deadline: float | None = None
     cohort: Cohort = field(default_factory=Cohort)
     trusted: Device | None = None
+    settle: Settle | None = None
 
     def rounds(
         self,
@@ -145,7 +171,7 @@ class Coordinator:
             done.seconds = time.perf_counter() - started
             return done
         message = self._message(done, known, asked)
-        senders, rows, running = [], [], self.aggregator.running()
+        senders, rows, running = [], [], None if self.settle else self.aggregator.running()
         kept: dict[str, State] = {}
         for device, reply in self._sound(asked, message, base.repeat(self.protocol.vectors), keep, done):
             senders.append(device)
@@ -162,10 +188,14 @@ class Coordinator:
         done.replies = len(senders)
         # Where an absent device counts as zero, a void round would tell that too few were there.
         needed = 0 if self.aggregator.absent_is_zero else max(self.minimum_replies, self.aggregator.minimum())
-        if len(senders) < needed:
+        done.loss /= max(1, len(senders))
+        if self.settle is not None:
+            enough = len(senders) >= needed  # else nobody posts, and the ledger says that the round is void
+            who = [device.identity for device in senders] if enough else []
+            self._settled(self.settle(done.number, who, rows if enough else []), done, known | kept)
+        elif len(senders) < needed:
             done.void = f"{len(senders)} sound replies, {name_of(self.aggregator)} in this plan needs {needed}"
         else:
-            done.loss /= max(1, len(senders))
             combined = running.combined() if running else self._combine(senders, rows, message, known)
             update = combined.update.float() if senders else torch.zeros(len(base) * self.protocol.vectors)
             done.selected = int(combined.selected.sum())
@@ -178,6 +208,13 @@ class Coordinator:
             done.memory = joined(known | kept | {SERVER: remembered, AGGREGATOR: combined.memory})
         done.seconds = time.perf_counter() - started
         return done
+
+    def _settled(self, settled: Settled, done: Round, kept: Mapping[str, State]) -> None:
+        done.ledger, done.void = settled.facts, settled.void
+        if settled.model is not None:
+            done.state, done.memory = unflatten(settled.model, done.state), joined(kept)
+            done.selected = done.replies - len(settled.left_out)
+            done.rejected += settled.left_out.items()
 
     def _message(self, done: Round, known: Mapping[str, State], asked: Sequence[Device]) -> Message:
         devices = [*asked, self.trusted] if self.trusted else asked

@@ -31,6 +31,7 @@ from privet.errors import PrivetError
 @click.option("--faults", is_flag=True, help="Let miners fail, lie and lose messages; look for conflicts and stalls.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Which faults.")
 @click.option("--miners", type=click.IntRange(1, 100), help="Time so many miners in this process.")
+@click.option("--processes", is_flag=True, help="With --miners: each in a process of its own, over loopback.")
 @json_option
 def ledger(
     sortition: bool,
@@ -41,6 +42,7 @@ def ledger(
     faults: bool,
     seed: int,
     miners: int | None,
+    processes: bool,
     as_json: bool,
 ) -> None:
     """Measure the ledger: who leads (--sortition), what faults do (--faults), or how fast it is (--miners N).
@@ -49,7 +51,7 @@ def ledger(
     1,000 units. With --faults and --miners, signatures and proofs are real, and what one miner has verified the others
     in the process take as verified.
     """
-    if sum((sortition, faults, miners is not None)) != 1:
+    if sum((sortition, faults, miners is not None)) != 1 or (processes and miners is None):
         raise click.UsageError("say what to measure: --sortition, --faults or --miners N", click.get_current_context())
     if sortition:
         _leaders(stakes, rounds or 10_000, priority, expected, as_json)
@@ -64,8 +66,10 @@ def ledger(
         import tempfile
         from pathlib import Path
 
-        from privet.study.consensus_speed import speed
-
+        if processes:
+            from privet.study.process_speed import speed
+        else:
+            from privet.study.consensus_speed import speed
         with tempfile.TemporaryDirectory(prefix="privet-bench-") as folder:
             _print(speed(miners, Path(folder), *(() if rounds is None else (rounds,))), as_json)
 

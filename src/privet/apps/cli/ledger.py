@@ -16,8 +16,15 @@ _RUN = click.Path(path_type=Path)
 @click.group(
     cls=LazyGroup,
     members={
+        "init": ("privet.apps.cli.ledger_network:init", "Found a consortium of miners."),
+        "renew": ("privet.apps.cli.ledger_network:renew", "Sign a new certificate for a miner."),
+        "status": ("privet.apps.cli.ledger_network:status", "Ask a running miner how it is."),
         "verify": ("privet.apps.cli.ledger:verify", "Replay a chain from its genesis; name the first wrong block."),
         "show": ("privet.apps.cli.ledger:show", "Show the blocks of a chain."),
+        "prove": ("privet.apps.cli.ledger_proofs:prove", "Prove to somebody without the chain what stands on it."),
+        "check": ("privet.apps.cli.ledger_proofs:check", "Check a proof without the chain."),
+        "export": ("privet.apps.cli.ledger_proofs:export", "Write a chain as tables."),
+        "anchor": ("privet.apps.cli.ledger_anchor:anchor", "Copy block hashes and rewards to an EVM chain; compare."),
         "cid": ("privet.apps.cli.ledger_cid:cid", "Print the content address of a file."),
     },
 )
@@ -40,13 +47,18 @@ def verify(run: Path, as_json: bool) -> int:
         if wrong is not None:
             told = {"height": wrong.height, "file": wrong.file, "reason": wrong.reason}
         valid, height, transactions = wrong is None, found.height, found.transactions
-        print_json({"valid": valid, "height": height, "transactions": transactions, "first_wrong": told})
+        since = {"since": found.since} if found.since else {}
+        print_json({"valid": valid, "height": height, "transactions": transactions, "first_wrong": told, **since})
     elif wrong is None:
-        click.echo(f"{run} verifies: height {found.height}, {found.transactions} transactions")
+        click.echo(f"{run} verifies: height {found.height}, {found.transactions} transactions{_since(found.since)}")
     else:
         click.echo(f"{run}: block {wrong.height} is wrong ({wrong.file}): {wrong.reason}")
         click.echo(f"{found.transactions} transactions up to height {found.height} verify")
     return 0 if wrong is None else 2
+
+
+def _since(height: int) -> str:
+    return f"; checked from the snapshot at height {height}, which miners certified" if height else ""
 
 
 @click.command()
