@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from privet.accounting import Guarantee
+from privet.apps.agent.edge import way_to_edge
 from privet.apps.agent.identity import Identity, join, load
 from privet.engines.flower.environment import prepare_flower
 from privet.errors import PrivetError, RefusedError
@@ -97,7 +98,12 @@ def main() -> int:
         f"127.0.0.1:{given.gate or given.port + 1}", host_of(COORDINATOR), authority, certificate, key
     )
     try:
-        serve(coordinator, Worker(side, device).answer, stop, joined=lambda: print("joined", flush=True))
+        serve(
+            coordinator,
+            Worker(side, device, way_to_edge(identity)).answer,
+            stop,
+            joined=lambda: print("joined", flush=True),
+        )
     except PrivetError as error:
         print(error.advice(), file=sys.stderr)
         return error.exit_code

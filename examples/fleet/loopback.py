@@ -1,8 +1,8 @@
-"""A fleet on one machine: a coordinator and eight devices as separate processes with real certificates.
+"""A fleet on one machine: a coordinator, an edge server and eight devices, all processes with real certificates.
 
 It runs the smart-home plan twice, across the processes and in this one, and compares the two models bit for bit. The
-plan is made reproducible, since otherwise noise comes from the operating system and no two runs are alike. The edge
-server's half of split training runs inside each device's process here.
+plan is made reproducible, since otherwise noise comes from the operating system and no two runs are alike. The devices
+send noisy features to the edge server's process, which trains their heads and sends gradients back.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,16 +36,16 @@ SETTINGS = (
 
 
 def free_ports() -> int:
-    """Returns the first of three ports in a row that are free."""
-    for first in range(20000 + os.getpid() % 20000, 60000, 3):
-        with socket.socket() as one, socket.socket() as two, socket.socket() as three:
+    """Returns the first of four ports in a row that are free."""
+    for first in range(20000 + os.getpid() % 20000, 60000, 4):
+        with ExitStack() as stack:
             try:
-                for number, each in enumerate((one, two, three)):
-                    each.bind(("127.0.0.1", first + number))
+                for number in range(first, first + 4):
+                    stack.enter_context(socket.socket()).bind(("127.0.0.1", number))
             except OSError:
                 continue
             return first
-    raise OSError("no three free ports in a row")
+    raise OSError("no four free ports in a row")
 
 
 def privet(*arguments: str | Path, **options: object) -> subprocess.Popen[str]:
@@ -100,10 +100,21 @@ def changed(settings: Sequence[str]) -> list[str]:
     return [part for setting in settings for part in ("--set", setting)]
 
 
-def memory(process: subprocess.Popen[str]) -> float:
+def memory(process: int) -> float:
     """Returns the most memory (MB) that a process held at once."""
-    lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+
+
+def divided(process: int) -> float:
+    """Returns the memory (MB) of a process now, with what it shares with others divided among them."""
+    lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
+
+
+def children(process: int) -> list[int]:
+    """Returns the processes that a process started and that are still there: SuperLink and edge server."""
+    return [int(one) for one in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
 
 
 def digest(run: Path) -> str:
@@ -122,6 +133,8 @@ def main() -> int:
     parser.add_argument("--devices", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--rows", type=int, default=200, help="rows of each device")
+    parser.add_argument("--plan", type=Path, default=PLAN)
+    parser.add_argument("--patience", type=int, default=240, help="seconds to wait for the devices")
     given = parser.parse_args()
     changes = (f"fleet.devices={given.devices}", f"fleet.examples_per_device={given.rows}")
     settings = (*SETTINGS, *changes, f"training.rounds={given.rounds}")
@@ -135,21 +148,26 @@ def main() -> int:
             tokens = fleet.invite(given.devices, "gateway")
             began = time.monotonic()
             for own, token in zip(names, tokens, strict=True):
-                processes.append(device(PLAN, here / own, port, token.text(), settings))
-            reach = ("--engine", "flower", "--fleet", fleet.folder, "--patience", "240")
-            across = privet("run", PLAN, *changed(settings), "--out", here / "across", *reach)
+                processes.append(device(given.plan, here / own, port, token.text(), settings))
+            reach = ("--engine", "flower", "--fleet", fleet.folder, "--patience", str(given.patience))
+            across = privet("run", given.plan, *changed(settings), "--out", here / "across", *reach)
             if across.wait():
                 print("\n".join(log.read_text() for log in here.glob("*.log")), file=sys.stderr)
                 return across.returncode
             took = time.monotonic() - began
-            most = [memory(process) for process in processes[1:]]
-        alone = privet("run", PLAN, *changed(settings), "--out", here / "alone")
+            most = [memory(process.pid) for process in processes[1:]]
+            shared = [divided(process.pid) for process in processes[1:]]
+            at_edge = memory(json.loads((fleet.folder / "edge.json").read_text())["pid"])
+        alone = privet("run", given.plan, *changed(settings), "--out", here / "alone")
         if alone.wait():
             return alone.returncode
         one, two = digest(here / "across"), digest(here / "alone")
         wire = records(here / "across", "wire")[-1]
+        learnt = (fleet.folder / "edge.log").read_text().splitlines()[-1]
     print(f"devices {given.devices}, rounds {given.rounds}, {took:.0f} s with starting all processes")
     print(f"memory of a device: {sum(most) / len(most):.0f} MB in the mean, {max(most):.0f} MB at most")
+    print(f"with memory that processes share divided among them: {sum(shared) / len(shared):.0f} MB in the mean")
+    print(f"edge server: {learnt}; {at_edge:.0f} MB")
     each = (wire["sent"] + wire["received"]) / given.rounds
     print(f"bytes of a round, both ways, all devices: {each:,.0f}")
     print(f"across processes  {one}\nin one process    {two}")

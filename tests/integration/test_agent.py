@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -184,16 +185,16 @@ class Plant:
 
 
 def free_ports() -> int:
-    """Returns the first of three ports in a row that are free."""
-    for first in range(30000 + os.getpid() % 20000, 60000, 3):
-        with socket.socket() as one, socket.socket() as two, socket.socket() as three:
+    """Returns the first of four ports in a row that are free."""
+    for first in range(30000 + os.getpid() % 20000, 60000, 4):
+        with ExitStack() as stack:
             try:
-                for number, each in enumerate((one, two, three)):
-                    each.bind(("127.0.0.1", first + number))
+                for number in range(first, first + 4):
+                    stack.enter_context(socket.socket()).bind(("127.0.0.1", number))
             except OSError:
                 continue
             return first
-    raise OSError("no three free ports in a row")
+    raise OSError("no four free ports in a row")
 
 
 @pytest.fixture(scope="module")

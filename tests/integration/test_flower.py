@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import importlib.util
 import json
+import os
 import re
+import signal
 import socket
 import ssl
 import subprocess
@@ -21,7 +23,7 @@ from types import ModuleType
 import httpx
 import pytest
 
-from privet.errors import RefusedError
+from privet.errors import RefusedError, UnreachableError
 from privet.governance.enrolment import COORDINATOR, Fleet
 from privet.transport.certificates import Authority, host_of, request
 
@@ -31,6 +33,11 @@ if importlib.util.find_spec("flwr") is None:
 pytestmark = pytest.mark.xdist_group("flower")
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "fleet"
+SPLIT = (
+    *("--set", 'training={ name = "split-federated", rounds = 1, batch_size = 16 }'),
+    *("--set", 'model={ name = "smart-home-cnn", bound = 3.0 }'),
+    *("--set", 'mechanisms.on_device=[{ name = "bounded-normalisation", over = "batch" }]'),
+)
 PLAN = """
 name = "loopback"
 seed = 1
@@ -137,6 +144,65 @@ def test_same_model_as_in_one_process_whatever_two_bad_devices_send(running: Run
         assert reasons["device-004"].startswith("wrong shape")
     (wire,) = running.records("across", "wire")
     assert int(str(wire["sent"])) > 0 < int(str(wire["received"]))
+
+
+def test_split_training_at_the_edge_servers_process_and_again_once_that_was_killed(running: Running) -> None:
+    digest = running.alone("split-alone", *SPLIT)
+    log, told = running.fleet.folder / "edge.log", running.fleet.folder / "edge.json"
+    for number in (1, 2):
+        status, _, said = running.run(f"split-{number}", *SPLIT)
+        assert status == 0, said
+        assert loopback.digest(running.here / f"split-{number}") == digest
+        pid = json.loads(told.read_text())["pid"]
+        until(lambda: "in 5 sessions so far" in log.read_text().splitlines()[-1], 15)
+        if number == 1:
+            os.kill(pid, signal.SIGKILL)
+            until(lambda gone=pid: told.is_file() and json.loads(told.read_text())["pid"] != gone, 40)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("flaw", ["another fleet's", "expired", "unregistered", "another role"])
+def test_the_edge_server_lets_in_devices_of_its_fleet_only(running: Running, flaw: str) -> None:
+    from privet.study.edge import EDGE_PEER
+    from privet.transport.grpc import GrpcClient
+    from privet.transport.identity import Identity
+
+    authority = Authority.create("other") if flaw == "another fleet's" else running.fleet.authority
+    name = {"unregistered": "device/stranger", "another role": "miner/device-000"}.get(flaw, "device/device-000")
+    key, certificate = authority.issue(name, days=-1 if flaw == "expired" else 1)
+    client = GrpcClient(
+        f"127.0.0.1:{running.port + 3}", EDGE_PEER, Identity(key, certificate, running.fleet.authority.certificate)
+    )
+    with pytest.raises((RefusedError, UnreachableError)):
+        client.call("open", b"", 5)
+    client.close()
+
+
+def test_a_device_that_is_killed_and_comes_back_answers_in_the_same_round(running: Running) -> None:
+    (running.here / "device-002" / "slow").write_text("100")
+    run = running.start("back", "--set", "training.rounds=1")
+    until(lambda: (running.here / "back").exists() and bool(running.records("back", "fleet")))
+    release = running.records("back", "plan")[0]["release"]
+    until(lambda: f"round 1 of {release}" in running.log("device-002"))
+    running.devices["device-002"].kill()
+    running.devices["device-002"].wait()
+    (running.here / "device-002" / "slow").unlink()
+    running.devices["device-002"] = loopback.device(running.plan, running.here / "device-002", running.port, "", ())
+    running.processes.append(running.devices["device-002"])
+    said = run.communicate(timeout=120)[1]
+    assert run.returncode == 0, said
+    (body,) = running.records("back", "round")
+    assert body["replies"] == 3
+    assert running.log("device-002").count(f"round 1 of {release}") == 2
+
+
+@pytest.mark.slow
+def test_rounded_updates_cross_in_a_quarter_of_the_bytes(running: Running) -> None:
+    received = {}
+    for name in ("fedavg", "int8-sgd"):
+        status, told, said = running.run(name, "--set", f'training={{ name = "{name}", rounds = 1 }}')
+        assert status == 0, said
+        received[name] = told["wire"]["received"]  # type: ignore[index]
+    assert received["int8-sgd"] < 0.45 * received["fedavg"]  # the two hostile replies are not packed
 
 
 def test_coordinator_killed_in_mid_round_goes_on_and_no_device_answers_a_round_twice(running: Running) -> None:
@@ -351,7 +417,7 @@ def test_device_killed_in_training_is_named_and_may_come_back(running: Running) 
     assert "device-002" in {one["device"] for one in body["missing"]}  # type: ignore[attr-defined]
     (running.here / "device-002" / "slow").unlink()
     running.processes.append(loopback.device(running.plan, running.here / "device-002", running.port, "", ()))
-    until(lambda: running.log("device-002").count("joined") == 2, 40)
+    until(lambda: running.log("device-002").count("joined") == 3, 40)
 
 
 def test_a_revoked_device_is_out_and_the_coordinator_goes_on(running: Running) -> None:

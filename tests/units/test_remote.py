@@ -14,13 +14,20 @@ import torch
 from torch import Tensor
 
 from privet.accounting import Guarantee
+from privet.crypto.signatures import public_key
 from privet.engines import InProcess, Message
-from privet.errors import PlanError, PrivetError, RefusedError, RunError
+from privet.engines.packing import unpack_all
+from privet.errors import PlanError, PrivetError, RefusedError, RunError, UnreachableError
+from privet.governance.work import sign_work
+from privet.study.edge import EDGE_PEER, EdgeServer
 from privet.study.experiment import Experiment, prepare
 from privet.study.plan import Plan
-from privet.study.remote import Worker, work_of
+from privet.study.remote import Worker
+from privet.study.work import work_of
 from privet.tensors import digest
 from privet.training.memory import of_device
+from privet.transport.contract import Peer
+from privet.transport.memory import Exchange
 
 if importlib.util.find_spec("flwr") is None:
     pytest.skip("the extra privet[flower] is not installed", allow_module_level=True)
@@ -83,6 +90,10 @@ def asked(one: Experiment, number: int = 1, sign: bytes = b"signed", **changes: 
     return Letter(head, base.tensors, sign)
 
 
+def update(answer: Letter) -> Tensor:
+    return unpack_all(answer.states("tensors", "seen")[0], 10**6)["update"]
+
+
 def refused(answer: Letter) -> str:
     return str(answer.fields()["missing"])
 
@@ -106,7 +117,7 @@ def test_same_update_as_in_process(tmp_path: Path) -> None:
     message = Message(1, state, digest(state))
     (alone,) = InProcess(single_thread=True).ask(one.devices[:1], one.coordinator.work, message)
     answer = Worker(Side(one, "device-000", tmp_path)).answer(asked(one))
-    assert torch.equal(answer.states("tensors", "seen")[0]["update"], alone.tensors["update"])
+    assert torch.equal(update(answer), alone.tensors["update"])
 
 
 def test_a_run_is_paid_for_as_it_began(tmp_path: Path) -> None:
@@ -168,12 +179,12 @@ def test_memory_stays_on_the_device_and_follows_what_the_coordinator_took(tmp_pa
     worker = Worker(Side(one, "device-000", tmp_path))
     first = worker.answer(asked(one))
     assert first.fields()["kept"] is True
-    assert set(first.states("tensors", "seen")[0]) == {"update"}
-    alike = worker.answer(asked(one, 2, taken=0)).states("tensors", "seen")[0]["update"]
+    assert set(unpack_all(first.states("tensors", "seen")[0], 10**6)) == {"update"}
+    alike = update(worker.answer(asked(one, 2, taken=0)))
     assert refused(worker.answer(asked(one, 3, taken=2))) == ""
     other = Worker(Side(one, "device-000", tmp_path / "other"))
     other.answer(asked(one))
-    differs = other.answer(asked(one, 2, taken=1)).states("tensors", "seen")[0]["update"]
+    differs = update(other.answer(asked(one, 2, taken=1)))
     assert not torch.equal(alike, differs)
     (tmp_path / "other" / "work" / RELEASE / "memory-2.safetensors").unlink()
     assert "is gone" in refused(other.answer(asked(one, 3, taken=2)))
@@ -253,6 +264,44 @@ def test_messages_that_could_not_be_sent_are_sent_again(tmp_path: Path) -> None:
     assert {reply.missing for reply in lost.values()} == {"could not be reached"}
 
 
+def test_a_rounded_update_takes_a_quarter_of_the_bytes_and_arrives_bit_for_bit(tmp_path: Path) -> None:
+    received, saved = {}, {}
+    for name in ("fedavg", "int8-sgd"):
+        one = experiment(training={"name": name, "rounds": 1})
+        flower = engine(one, FakeGrid(workers(one, tmp_path / name)))
+        replies = ask(one, flower)
+        state = one.task.network().state_dict()
+        for alone in InProcess(single_thread=True).ask(
+            one.devices, one.coordinator.work, Message(1, state, digest(state))
+        ):
+            assert torch.equal(replies[alone.device].tensors["update"], alone.tensors["update"])
+        received[name], saved[name] = flower.received, flower.saved
+    assert saved["fedavg"] == 0
+    assert received["int8-sgd"] < 0.35 * received["fedavg"]
+    assert abs(saved["int8-sgd"] - (received["fedavg"] - received["int8-sgd"])) < 2000
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {"update:bytes": torch.zeros(5, dtype=torch.int8)},
+        {"update:values": torch.ones(2), "update:places": torch.tensor([0, 9])},
+        {"update:values": torch.ones(1), "update:places": torch.tensor([0]), "update:length": torch.tensor([10**12])},
+        {"update:other": torch.ones(3)},
+    ],
+)
+def test_what_is_no_packed_update_is_missing_with_the_reason(tmp_path: Path, tensors: dict[str, Tensor]) -> None:
+    one = experiment()
+    able = workers(one, tmp_path)
+
+    def answer(node: int, what: Letter) -> Letter:
+        fields = able(node, what).fields()
+        return letter({**fields}, tensors=tensors, seen={})
+
+    replies = ask(one, engine(one, FakeGrid(answer)))
+    assert all(reply.missing.startswith("malformed") for reply in replies.values())
+
+
 def test_late_replies_are_named_and_counted_when_they_come(tmp_path: Path) -> None:
     one = experiment()
     able, open_ = workers(one, tmp_path), [False]
@@ -261,6 +310,87 @@ def test_late_replies_are_named_and_counted_when_they_come(tmp_path: Path) -> No
     open_[0] = True
     ask(one, flower, 2)
     assert flower.late == [("device-000", 1)]
+
+
+def test_a_device_that_comes_back_in_a_round_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from privet.engines.flower import engine as module
+
+    monkeypatch.setattr(module, "LOOK", 0.1)
+    one = experiment()
+    able, asked_of, looks = workers(one, tmp_path), [0, 0, 0], [0]
+
+    def answer(node: int, what: Letter) -> Letter | None:
+        asked_of[node] += 1
+        return None if node == 0 and looks[0] < 2 else able(node, what)
+
+    def activated() -> dict[str, str]:
+        looks[0] += 1
+        if looks[0] == 2:
+            grid.mails.clear()  # the device was killed with the message in its hands
+            raise UnreachableError("busy")
+        return {device.identity: "later" if looks[0] > 2 and number == 0 else "" for number, device in numbered}
+
+    grid, numbered = FakeGrid(answer), list(enumerate(one.devices))
+    flower = engine(one, grid, deadline=20, activated=activated)
+    assert [reply.missing for reply in ask(one, flower).values()] == ["", "", ""]
+    assert looks[0] >= 3
+
+
+def test_a_model_of_another_size_than_the_work_says_is_never_built(tmp_path: Path) -> None:
+    one = experiment()
+    side = Side(one, "device-000", tmp_path)
+    huge = work_of(one, RELEASE) | {"model": {"name": "mlp", "hidden": [10**6] * 3}}
+    assert "and the work says" in refused(Worker(side).answer(asked(one, work=huge)))
+    assert side.asked == ["verify", "permit 1"]  # consent and limits come before anything is built
+    side.no = "too large"
+    assert refused(Worker(side).answer(asked(one, 2, work=work_of(one, "cd" * 16)))) == "refused: too large"
+
+
+SPLIT: dict[str, Any] = {
+    "model": {"name": "smart-home-cnn", "bound": 3.0},
+    "training": {"name": "split-federated", "rounds": 2, "batch_size": 16},
+    "mechanisms": {
+        "on_device": [
+            {"name": "bounded-normalisation", "over": "batch"},
+            {"name": "laplace", "epsilon_per_coordinate": 2.0},
+        ]
+    },
+}
+
+
+@pytest.mark.parametrize("reproducible", [True, False])
+def test_features_leave_once_unless_their_noise_is_the_same_again(tmp_path: Path, reproducible: bool) -> None:
+    one = experiment(**SPLIT, reproducible=reproducible)
+    work_key = bytes(range(32))
+    server, exchange = EdgeServer(public_key(work_key)), Exchange()
+    calls = []
+
+    class Broken:
+        def call(self, method: str, body: bytes, timeout: float) -> bytes:
+            calls.append(method)
+            if method == "train" and calls.count("train") == 3:
+                raise RefusedError("the edge server was killed, and its sessions with it")
+            return exchange.client(Peer("device", "device-000"), EDGE_PEER).call(method, body, timeout)
+
+        def close(self) -> None:
+            pass
+
+    exchange.services[EDGE_PEER] = server.service
+    side = Side(one, "device-000", tmp_path)
+    side.verify = lambda signed, signature: None  # type: ignore[method-assign]
+    worker = Worker(side, one.devices[0], lambda port: Broken())
+    asking = asked(one, edge=8443)
+    asking = replace(asking, signature=sign_work(work_key, asking.head))
+    assert "was killed" in refused(worker.answer(asking))
+    again = worker.answer(asking)
+    if reproducible:
+        assert refused(again) == ""
+        state = one.task.network().state_dict()
+        message = Message(1, state, digest(state))
+        (alone,) = InProcess(single_thread=True).ask(one.devices[:1], one.coordinator.work, message)
+        assert torch.equal(update(again), alone.tensors["update"])
+    else:
+        assert "they are released once" in refused(again)
 
 
 def test_over_selection_stops_once_enough_answered(tmp_path: Path) -> None:

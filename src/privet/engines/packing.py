@@ -18,6 +18,9 @@ BLOCK = 256
 LARGEST = 127
 """The largest whole number of a packed value."""
 
+PARTS = ("vector", "values", "bytes", "exponents", "places", "length")
+"""What a packed vector may consist of."""
+
 _LOWEST = -126
 """The exponent of the smallest float32 that has all its bits."""
 
@@ -79,6 +82,28 @@ def pack(vector: Tensor) -> State:
     exact = torch.equal(off_grid(bytes_, exponents), values)
     packed |= {"bytes": bytes_, "exponents": exponents} if exact else {"values": values}
     return packed if size_in_bytes(packed.values()) < size_in_bytes(whole.values()) else whole
+
+
+def pack_all(state: State) -> State:
+    """Returns a state with each of its vectors packed, under names of the form ``name:part``."""
+    return {f"{name}:{part}": one for name, value in state.items() for part, one in pack(value).items()}
+
+
+def unpack_all(packed: State, most: int) -> State:
+    """Returns the state of :func:`pack_all`.
+
+    Args:
+        packed: nothing in it is trusted.
+        most: values that a vector has at most.
+
+    Raises:
+        RunError: something in it is no packed vector.
+    """
+    names = dict.fromkeys(name.rpartition(":")[0] for name in packed)
+    return {
+        name: unpack({part: packed[f"{name}:{part}"] for part in PARTS if f"{name}:{part}" in packed}, most)
+        for name in names
+    }
 
 
 def unpack(packed: State, most: int) -> Tensor:

@@ -41,7 +41,7 @@ class DeviceSide(Protocol):
         """Refuses work that the device's consent, profile or state does not allow.
 
         Args:
-            work: names and fields only, see :func:`privet.study.remote.work_of`: ``release`` (of the run),
+            work: names and fields only, see :func:`privet.study.work.work_of`: ``release`` (of the run),
                 ``round``, ``rounds``, ``purpose``, ``model``, ``training``, ``on_device``, ``parameters``,
                 ``bytes``, ``keep``.
 

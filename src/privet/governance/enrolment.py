@@ -23,12 +23,17 @@ from privet.crypto.signatures import public_key
 from privet.errors import InputError, RefusedError
 from privet.governance.registry import Clock, Registry
 from privet.governance.tokens import Token
+from privet.transport.certificates import CERTIFICATE_FILE as AUTHORITY_FILE
 from privet.transport.certificates import Authority, expires, fingerprint, name_in, request
 from privet.transport.enrolment import EnrolmentServer, Request, server_context
+from privet.transport.identity import CERTIFICATE_FILE, KEY_FILE
 from privet.transport.key_files import read_secret, write_secret
 
 COORDINATOR = "coordinator/main"
 """The name in the coordinator's certificate."""
+
+EDGE_FOLDER, EDGE_NAME = "edge", "edge/main"
+"""Where in a fleet's folder the edge server's files are, and the name in its certificate."""
 
 DAYS = 30
 """How long a device's certificate lasts."""
@@ -152,12 +157,22 @@ class Fleet:
         Raises:
             RefusedError: it is no device's, or the device was revoked.
         """
-        role, _, name = name_in(certificate).partition("/")
-        if role != "device":
-            raise RefusedError("this certificate is not a device's")
-        if not self.registry.find(name).trusted:
-            raise RefusedError(f"{name} was revoked", do="ask the fleet's operator")
-        return name
+        return _member(self.registry, name_in(certificate))
+
+    def prepare_edge(self) -> Path:
+        """Makes the edge server's key and certificate, or renews them, and returns their folder.
+
+        The edge server needs neither the authority's key nor the one that signs work: it gets its own and public ones.
+        """
+        folder = self.folder / EDGE_FOLDER
+        folder.mkdir(mode=0o700, exist_ok=True)
+        key, certificate = self.authority.issue(EDGE_NAME, self.hosts, _COORDINATOR_DAYS)
+        (folder / KEY_FILE).unlink(missing_ok=True)
+        write_secret(folder / KEY_FILE, key)
+        (folder / CERTIFICATE_FILE).write_bytes(certificate)
+        (folder / AUTHORITY_FILE).write_bytes(self.authority.certificate)
+        (folder / "work.pub").write_text(public_key(self.work_secret).hex())
+        return folder
 
     def _join(self, fields: Mapping[str, Any]) -> Mapping[str, Any]:
         name, csr = _text(fields, "name"), _text(fields, "request").encode()
@@ -192,6 +207,24 @@ class Fleet:
             "work_key": public_key(self.work_secret).hex(),
             "fleet": self.name,
         }
+
+
+def admitted(registry: Registry, name: str) -> bool:
+    """Whether the holder of a certificate (``role/name``) is a device of the fleet that nobody has revoked."""
+    try:
+        _member(registry, name)
+    except RefusedError:
+        return False
+    return True
+
+
+def _member(registry: Registry, holder: str) -> str:
+    role, _, name = holder.partition("/")
+    if role != "device":
+        raise RefusedError("this certificate is not a device's")
+    if not registry.find(name).trusted:
+        raise RefusedError(f"{name} was revoked", do="ask the fleet's operator")
+    return name
 
 
 def signing_request(key: bytes, name: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from privet.errors import InputError, RefusedError, UnreachableError
 from privet.governance.enrolment import Fleet
 from privet.governance.work import sign_work
 from privet.study.experiment import Experiment
-from privet.study.remote import work_of
+from privet.study.work import work_of
 from privet.training import LocalStep
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 LINK = "superlink.json"
 """The file in a fleet's folder that says where its coordinator's SuperLink is, while it is up."""
+
+EDGE = "edge.json"
+"""The file in a fleet's folder that says at which port its edge server is, while it is up."""
 
 LOOK = 0.5
 """Seconds between two looks whether devices have joined."""
@@ -90,6 +94,11 @@ class Across:
         _joined(link, playing, self.nodes or len(playing), until - time.monotonic())
         return playing
 
+    def _edge(self) -> int:
+        """Returns the port of the edge server; 0 while none is up."""
+        path = self.fleet / EDGE
+        return int(json.loads(path.read_text())["port"]) if path.is_file() else 0
+
     def _link(self) -> Link:
         from privet.engines.flower.environment import prepare_flower
 
@@ -118,6 +127,10 @@ class Across:
         def describe(work: Work) -> Mapping[str, Any] | None:
             return table if isinstance(work, LocalStep) and work.task is experiment.task else None
 
+        def activated() -> Mapping[str, str]:
+            came = {node.name: node.activated for node in link.nodes()}
+            return {identity: came.get(name, "") for identity, name in playing.items()}
+
         with link.grid() as grid:
             yield Flower(
                 grid=grid,
@@ -127,6 +140,8 @@ class Across:
                 home=experiment.coordinator.engine,
                 deadline=experiment.coordinator.deadline,
                 enough=self.enough,
+                edge=self._edge(),
+                activated=activated,
             )
 
 

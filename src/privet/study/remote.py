@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,84 +22,34 @@ from privet.accounting import Guarantee
 from privet.aggregation.contract import Aggregator
 from privet.engines import Channel, Keep, Message, Reply
 from privet.engines.in_process import threads
-from privet.errors import InputError, PlanError, PrivetError, RefusedError
+from privet.engines.packing import pack_all
+from privet.errors import InputError, PrivetError, RefusedError, UnreachableError
 from privet.fleet.availability.always import Always
 from privet.fleet.behaviours.honest import Honest
 from privet.fleet.device import Device
 from privet.fleet.profile import find_profile
 from privet.fleet.side import DeviceSide
 from privet.mechanisms.chain import Chain
-from privet.models.cost import parameters
 from privet.models.imported import Imported
-from privet.parts import to_table
-from privet.study.experiment import Experiment, dimension, mixes
+from privet.study.edge import RemoteEdge
+from privet.study.experiment import dimension, mixes
 from privet.study.part_field import PartOf
+from privet.study.work import check_size, checked
 from privet.tensors import State, load, save
 from privet.training import LocalStep, Task
 from privet.training.cohort import Cohort
 from privet.training.contract import Promise, Protocol
 from privet.training.precision import Precision
+from privet.transport.contract import Client
 
 if TYPE_CHECKING:
     from privet.engines.flower.wire import Letter
-
-RELEASE = re.compile(r"[0-9a-f]{32}")
-"""Names a run towards devices; 16 bytes from the operating system, in its first record."""
 
 REFUSED = "refused: "
 """How an answer begins that says no."""
 
 KEPT = 8
 """Runs of which a device keeps its memory and its last answer."""
-
-
-def work_of(experiment: Experiment, release: str) -> dict[str, Any]:
-    """Returns the table that asks a device for its share of a run: parts by name and fields, and a few numbers.
-
-    Args:
-        experiment: of the run.
-        release: names the run; a budget is charged once for it.
-
-    Raises:
-        PlanError: devices elsewhere can't do what the plan asks for.
-    """
-    plan, task, promise = experiment.plan, experiment.task, experiment.promise
-    if not getattr(type(task.model), "__is_part__", False) or isinstance(task.model, Imported):
-        raise PlanError(
-            "model.name: devices run no code that Privet does not ship, and this model is other code",
-            do="take a shipped model, or leave out --engine flower",
-        )
-    if task.protocol.personalises or task.protocol.asynchronous:
-        raise PlanError(
-            f"training.name: the flower engine does not run {to_table(task.protocol)['name']} yet",
-            allowed="protocols that work in rounds and make one model",
-            do="take training.name = 'fedavg', or leave out --engine flower",
-        )
-    network = task.network()
-    return {
-        "release": release,
-        "purpose": plan.privacy.purpose,
-        "unit": plan.privacy.budget_unit,
-        "relation": promise.relation,
-        "delta": promise.delta,
-        "rounds": task.protocol.rounds,
-        "devices": promise.devices,
-        "rate": promise.cohort.rate,
-        "separation": promise.cohort.separation,
-        "model": to_table(task.model),
-        "training": to_table(task.protocol),
-        "on_device": [to_table(one) for one in task.on_device.mechanisms],
-        "on_server": [to_table(one) for one in plan.on_server.mechanisms],
-        "aggregation": to_table(plan.aggregator),
-        "shape": list(task.shape),
-        "classes": task.classes,
-        "precision": asdict(task.precision),
-        "seed": task.seed,
-        "reproducible": task.reproducible,
-        "coupled": task.coupled,
-        "parameters": parameters(network),
-        "bytes": sum(value.numel() * value.element_size() for value in network.state_dict().values()),
-    }
 
 
 class Worker:
@@ -110,10 +59,14 @@ class Worker:
         side: the device's own decisions and rows.
         simulated: the device is one of a demonstration, dealt its rows by the plan: it may follow the plan's
             behaviour, use noise that the coordinator can repeat, and send what a View keeps.
+        edge: port -> the way to the fleet's edge server, which the coordinator's signed work names; None trains
+            a split model's head in this process.
     """
 
-    def __init__(self, side: DeviceSide, simulated: Device | None = None) -> None:
-        self.side, self.simulated = side, simulated
+    def __init__(
+        self, side: DeviceSide, simulated: Device | None = None, edge: Callable[[int], Client] | None = None
+    ) -> None:
+        self.side, self.simulated, self._edge = side, simulated, edge
         self._known: tuple[str, LocalStep, Guarantee | None] | None = None
 
     def answer(self, asked: Letter) -> Letter:
@@ -125,6 +78,8 @@ class Worker:
             return self._answer(asked)
         except RefusedError as refusal:
             why = REFUSED + refusal.advice()
+        except UnreachableError as error:
+            why = error.advice()
         except PrivetError as error:
             why = REFUSED + f"it can't do this work: {error.advice()}"
         return letter(_no(_addressed(asked, self.side.identity), why))
@@ -133,7 +88,7 @@ class Worker:
         from privet.engines.flower.wire import Letter, letter
 
         head = asked.fields()
-        work, number = _checked(head)
+        work, number = checked(head)
         folder = self._folder(work["release"])
         _pinned(folder, work)
         given = folder / f"answer-{number}"
@@ -144,13 +99,17 @@ class Worker:
             return kept
         if any(int(one.stem.partition("-")[2]) > number for one in folder.glob("answer-*.json")):
             raise RefusedError(f"round {number} is over")
+        self._permit({**work, "round": number, "keep": head["keep"]})
         step, guarantee = self._step(work)
-        self._permit({**work, "round": number, "keep": head["keep"]}, step.task)
         model, shared = asked.states("model", "shared")
         self.side.spent(work, guarantee)
         memory = _memory(folder, head["taken"])
         message = Message(number, model, str(head["base"]), shared, {self._device(head).identity: memory})
-        reply = self._train(step, head, message)
+        if (port := int(head.get("edge", 0))) and self._edge is not None and step.task.protocol.meets_edge:
+            _once(folder, number, step.task)
+            reply = self._train(step.at(RemoteEdge(self._edge(port), asked.head, asked.signature)), head, message)
+        else:
+            reply = self._train(step, head, message)
         sealed = letter(
             {
                 "device": head["device"],
@@ -161,7 +120,7 @@ class Worker:
                 "traffic": [asdict(entry) for entry in reply.traffic],
                 "kept": bool(reply.kept),
             },
-            tensors=reply.tensors,
+            tensors=pack_all(reply.tensors),
             seen=reply.seen,
         )
         if reply.kept:
@@ -186,8 +145,8 @@ class Worker:
         behaviour = self.simulated.behaviour if self.simulated else Honest()
         return Device(str(head["device"]), find_profile("gateway"), rows, Always(), behaviour)
 
-    def _permit(self, work: Mapping[str, Any], task: Task) -> None:
-        noisy = any(one.adds_noise for one in task.on_device.mechanisms)
+    def _permit(self, work: Mapping[str, Any]) -> None:
+        noisy = any(one.adds_noise for one in _chain(work).mechanisms)
         if self.simulated is None and work["reproducible"] and noisy:
             raise RefusedError(
                 "the noise would come from a seed that the coordinator knows", do="set reproducible = false"
@@ -213,10 +172,11 @@ class Worker:
         model = PartOf("models").build(work["model"])
         if isinstance(model, Imported):
             raise RefusedError("the model is other code than what Privet ships")
+        check_size(model, work)
         return Task(
             model=model,
             protocol=PartOf("protocols").build(work["training"]),
-            on_device=Chain(tuple(PartOf("mechanisms").build(one) for one in work["on_device"])),
+            on_device=_chain(work),
             inputs=inputs,
             labels=labels,
             classes=int(work["classes"]),
@@ -251,30 +211,22 @@ def _pinned(folder: Path, work: Mapping[str, Any]) -> None:
         raise RefusedError("the run's work has changed since it began", do="start it as a new run")
 
 
-def _checked(head: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
-    """Returns the work and its round, once both are of the right form.
+def _chain(work: Mapping[str, Any]) -> Chain:
+    return Chain(tuple(PartOf("mechanisms").build(one) for one in work["on_device"]))
+
+
+def _once(folder: Path, number: int, task: Task) -> None:
+    """Refuses to release a round's features a second time, with other noise, after a round that broke off.
 
     Raises:
-        RefusedError: they are not.
+        RefusedError: they may have left this device.
     """
-    work, number = head.get("work"), head.get("round")
-    if not isinstance(work, dict) or not isinstance(work.get("release"), str) or not RELEASE.fullmatch(work["release"]):
-        raise RefusedError("malformed work")
-    if set(work) != _FIELDS or not {"device", "base", "taken", "keep"} <= set(head):
-        raise RefusedError("malformed work: it has other fields", do="take the same version on both sides")
-    if not isinstance(number, int) or not 1 <= number <= int(work["rounds"]):
-        raise RefusedError(f"round {number!r} of {work['rounds']}")
-    cohort = Cohort(1.0, int(work["separation"]))
-    if cohort.separation < 1 or cohort.turn(str(head["device"])) != number % cohort.separation:
-        raise RefusedError(f"it is not this device's turn in round {number}")
-    return work, number
-
-
-_FIELDS = {
-    *("release", "purpose", "unit", "relation", "delta", "rounds", "devices", "rate", "separation", "seed"),
-    *("model", "training", "on_device", "on_server", "aggregation", "shape", "classes", "precision"),
-    *("reproducible", "coupled", "parameters", "bytes"),
-}
+    path = folder / f"begun-{number}"
+    if task.reproducible or not any(one.adds_noise for one in task.on_device.mechanisms):
+        return  # the same features leave again
+    if path.is_file():
+        raise RefusedError(f"round {number} broke off after features had left, and they are released once")
+    _write(path, b"")
 
 
 def _cost(work: Mapping[str, Any], task: Task) -> Guarantee | None:

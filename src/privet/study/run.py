@@ -125,24 +125,33 @@ def run(
         log = Log(folder / "records.jsonl")
         if resume is not None:
             _go_on(experiment, folder, log, given)
-        with _reaching(experiment, across, playing, log) as ready:
-            return Session(ready, folder, log, progress or (lambda event, **figures: None)).finish()
+        with _reaching(experiment, across, playing, log) as (ready, measured):
+            return Session(ready, folder, log, progress or (lambda event, **figures: None), measured).finish()
 
 
 @contextmanager
-def _reaching(experiment: Experiment, across: Across | None, playing: dict[str, str], log: Log) -> Iterator[Experiment]:
-    """Yields the experiment with the engine that reaches its devices; who plays whom is recorded once a run."""
+def _reaching(
+    experiment: Experiment, across: Across | None, playing: dict[str, str], log: Log
+) -> Iterator[tuple[Experiment, Callable[[], None]]]:
+    """Yields the experiment with the engine that reaches its devices, and what records the bytes that crossed.
+
+    Who plays whom is recorded once a run.
+    """
     if across is None:
-        yield experiment
+        yield experiment, lambda: None
         return
     if not log.of("fleet"):
         log.append("fleet", {"engine": "flower", "devices": playing or across.ready(experiment)})
     known = log.of("fleet")[0].body["devices"]
     with across.engine(experiment, log.of("plan")[0].body["release"], known) as engine:
         seed = experiment.plan.seed
-        yield replace(experiment, coordinator=replace(experiment.coordinator, engine=Colluding(engine, seed)))
-        late = [{"device": device, "round": number} for device, number in engine.late]
-        log.append("wire", {"sent": engine.sent, "received": engine.received, "late": late})
+
+        def measured() -> None:
+            late = [{"device": device, "round": number} for device, number in engine.late]
+            body = {"sent": engine.sent, "received": engine.received, "saved": engine.saved, "late": late}
+            log.append("wire", body)
+
+        yield replace(experiment, coordinator=replace(experiment.coordinator, engine=Colluding(engine, seed))), measured
 
 
 @contextmanager
@@ -246,9 +255,18 @@ class Session:
         folder: of the run.
         log: its records.
         progress: told what happens.
+        measured: called after the last round, to record what crossed between machines.
     """
 
-    def __init__(self, experiment: Experiment, folder: Path, log: Log, progress: Progress) -> None:
+    def __init__(
+        self,
+        experiment: Experiment,
+        folder: Path,
+        log: Log,
+        progress: Progress,
+        measured: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._measured = measured
         self.experiment, self.folder, self.log, self.progress = experiment, folder, log, progress
         inputs, self._labels = experiment.test
         self._inputs, self._begin = begun(experiment.task, inputs)
@@ -284,6 +302,8 @@ class Session:
         for finished in coordinator.rounds(state, done + 1, last, noise, keep, updates, sampling, memory):
             self._record_round(finished, state)
             state = finished.state
+        if done < last:
+            self._measured()
         if consortium is not None:
             self.log.append("ledger", consortium.finish())
         forget_secret(self.folder)

@@ -148,6 +148,7 @@ def flower(gate: int | None = None) -> Serve:
 
     def serve(identity: Identity, stop: threading.Event, joined: Callable[[], None]) -> None:
         from privet.apps.agent.device import OwnDevice
+        from privet.apps.agent.edge import way_to_edge
         from privet.engines.flower.environment import prepare_flower
         from privet.governance.enrolment import COORDINATOR
         from privet.study.remote import Worker
@@ -163,7 +164,7 @@ def flower(gate: int | None = None) -> Serve:
         place = f"{host}:{gate or port + 1}"
         coordinator = Coordinator(place, host_of(COORDINATOR), authority, certificate, key)
         side.rows()  # before anything is promised to anybody
-        work(coordinator, Worker(side).answer, stop, joined=joined)
+        work(coordinator, Worker(side, edge=way_to_edge(identity)).answer, stop, joined=joined)
 
     return serve
 

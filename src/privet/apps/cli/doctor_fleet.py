@@ -16,7 +16,7 @@ from privet.transport.certificates import expires
 
 Finding = tuple[str, str, str]
 _SOON = 10.0
-_PORTS = {"enrolment port": 8440, "gate port": 8441, "SuperLink port": 8442}
+_PORTS = {"enrolment port": 8440, "gate port": 8441, "SuperLink port": 8442, "edge port": 8443}
 _FLOWER = "1.41."
 _LINK = "superlink.json"
 

@@ -84,6 +84,7 @@ class LazyGroup(click.Group):
         "fleet": ("privet.apps.cli.fleet:fleet", "Make a fleet across machines, invite, list, revoke devices."),
         "agent": ("privet.apps.agent.command:agent", "On a device: join a fleet, allow, work, read the log."),
         "up": ("privet.apps.coordinator.command:up", "Run a fleet's coordinator on this machine."),
+        "edge": ("privet.apps.coordinator.edge:edge", "Train the heads of split models for a fleet's devices."),
         "miner": ("privet.apps.cli.miner:miner", "Run one miner of a consortium ledger."),
         "doctor": ("privet.apps.cli.doctor:doctor", "Check this machine: Python, torch, disk, memory."),
     },

@@ -14,19 +14,20 @@ import click
 @click.option("--host", default="0.0.0.0", show_default=True, help="Address on which devices reach the coordinator.")  # noqa: S104
 @click.option(
     "--port",
-    type=click.IntRange(1, 65533),
+    type=click.IntRange(1, 65532),
     default=8440,
     show_default=True,
-    help="Port for enrolment; the next one is for devices at work, the one after for this machine only.",
+    help="Port for enrolment; then one for devices at work, one for this machine only, one for the edge server.",
 )
-def up(folder: Path, host: str, port: int) -> None:
-    """Run the coordinator of the fleet in FOLDER until Ctrl-C: enrolment, and the gate to Flower's SuperLink."""
+@click.option("--edge/--no-edge", default=True, show_default=True, help="Whether to start an edge server.")
+def up(folder: Path, host: str, port: int, edge: bool) -> None:
+    """Run the coordinator of the fleet in FOLDER until Ctrl-C: enrolment, gate, SuperLink, edge server."""
     from privet.apps.coordinator.services import Ports, Services
 
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    with Services(folder, Ports(host, port, port + 1, port + 2)) as services:
+    with Services(folder, Ports(host, port, port + 1, port + 2, port + 3 if edge else 0)) as services:
         click.echo(f"up: enrolment on {host}:{port}, devices on {host}:{port + 1}; Ctrl-C ends it")
         click.echo(f"next: privet fleet invite, then privet run PLAN --engine flower --fleet {folder}")
         services.run(stop)

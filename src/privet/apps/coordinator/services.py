@@ -1,8 +1,11 @@
-"""What ``privet up`` runs: enrolment, the SuperLink, and the gate through which devices reach it."""
+"""What ``privet up`` runs: enrolment, the edge server, the SuperLink, and the gate through which devices reach it."""
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -22,7 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
 from privet.engines.flower.environment import prepare_flower
 from privet.errors import PrivetError, UnreachableError
 from privet.governance.enrolment import COORDINATOR, Fleet
-from privet.study.across import LINK
+from privet.study.across import EDGE, LINK
 from privet.transport.certificates import host_of
 
 if TYPE_CHECKING:
@@ -30,6 +33,9 @@ if TYPE_CHECKING:
 
 GLANCE = 1.0
 """Seconds between two looks at the registry and at the processes; so long a revoked device may go on at most."""
+
+
+_PRIVET = "from privet.apps.cli.main import main; main()"
 
 
 @dataclass(frozen=True)
@@ -41,12 +47,14 @@ class Ports:
         enrolment: for a device with a token.
         gate: for a device with a certificate.
         superlink: on the loopback address, for this machine only.
+        edge: for a device with a certificate, in split training; 0 starts no edge server.
     """
 
     host: str = "0.0.0.0"  # noqa: S104 - devices are elsewhere; both services ask for proof
     enrolment: int = 8440
     gate: int = 8441
     superlink: int = 8442
+    edge: int = 8443
 
 
 class Services:
@@ -66,6 +74,7 @@ class Services:
         prepare_flower(folder / "flower")
         self.fleet, self.ports, self.folder = Fleet(folder), ports, folder.resolve()
         self._stack = ExitStack()
+        self._edge: subprocess.Popen[bytes] | None = None
         self._seen: dict[int, tuple[float, bool]] = {}  # only certificates of our authority come so far
 
     def __enter__(self) -> Services:
@@ -75,6 +84,10 @@ class Services:
         name = host_of(COORDINATOR)
         superlink = SuperLink(self.folder / "flower", self.ports.superlink, authority, certificate, key, name)
         try:
+            if self.ports.edge:
+                self.fleet.prepare_edge()
+                self._edge = self._start_edge()
+                self._stack.callback(lambda: _end(self._edge) if self._edge else None)
             self._process = superlink.start()
             self._stack.callback(_end, self._process)
             self._link = superlink.link
@@ -84,6 +97,7 @@ class Services:
             enrolment = self.fleet.serve((self.ports.host, self.ports.enrolment))
             enrolment.start()
             self._stack.callback(enrolment.stop)
+            self._await_edge()
             self._link.save(self.folder / LINK)
             self._stack.callback((self.folder / LINK).unlink, missing_ok=True)
         except OSError as error:
@@ -109,8 +123,35 @@ class Services:
                     f"the SuperLink ended with status {self._process.returncode}",
                     do=f"read {self.folder / 'flower' / 'superlink.log'}",
                 )
+            if self._edge is not None and self._edge.poll() is not None:
+                self._edge = self._start_edge()  # its sessions are lost, and their devices' rounds; no more than that
             with suppress(UnreachableError):  # busy, or ending: the next look tells which
                 self._let_in()
+
+    def _start_edge(self) -> subprocess.Popen[bytes]:
+        command = ["edge", str(self.folder), "--host", self.ports.host, "--port", str(self.ports.edge)]
+        (self.folder / EDGE).unlink(missing_ok=True)
+        with (self.folder / "edge.log").open("ab") as output:
+            return subprocess.Popen(  # noqa: S603 - our own interpreter and arguments
+                [sys.executable, "-c", _PRIVET, *command],
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,  # Ctrl-C reaches its parent, which ends it
+            )
+
+    def _await_edge(self, patience: float = 60.0) -> None:
+        """Returns once the edge server is up.
+
+        Raises:
+            UnreachableError: it ended, or is not up in time.
+        """
+        until, told = time.monotonic() + patience, self.folder / EDGE
+        while self._edge is not None and not (told.is_file() and json.loads(told.read_text())["pid"] == self._edge.pid):
+            if self._edge.poll() is not None or time.monotonic() > until:
+                raise UnreachableError("the edge server does not come up", do=f"read {self.folder / 'edge.log'}")
+            time.sleep(0.1)
 
     def _let_in(self) -> None:
         """Registers enrolled devices with the SuperLink, and shuts revoked ones out."""

@@ -9,14 +9,17 @@ from typing import Any
 
 import httpx
 from flwr.app import Message as Mail
+from flwr.app import RecordDict
 from flwr.serverapp import Grid
 from torch import tensor
 
 from privet.engines.channel import Keep, Traffic
 from privet.engines.contract import Engine, Message, Reply, Work
 from privet.engines.flower.wire import Letter, from_records, head_of, letter, to_records
+from privet.engines.packing import pack_all, unpack_all
 from privet.errors import PrivetError, RefusedError
 from privet.fleet.device import Device
+from privet.tensors import size_in_bytes
 
 ROUND = "round"
 """What stands at the coordinator for a device's memory, which never leaves it: of which round it is."""
@@ -26,6 +29,12 @@ LONGEST = 3600.0
 
 PAUSE = 0.2
 """Seconds between two looks for replies."""
+
+VECTORS = 4
+"""Vectors of the model's size that an update holds at most, when it is unpacked."""
+
+LOOK = 5.0
+"""Seconds between two looks whether a device has come back, and forgotten what it was asked."""
 
 
 @dataclass
@@ -41,9 +50,13 @@ class Flower:
         home: where work is done that stays at home.
         deadline: seconds after which a round waits for nobody; None waits for as long as a device has.
         enough: replies after which a round waits for no more (over-selection); None for all.
+        edge: port of the edge server on the coordinator's host; 0 where devices train a split model's head themselves.
         tries: how often a message that could not be sent is sent again.
+        activated: when each device came last, by identity. One that comes anew in a round is asked again: it may have
+            been killed with the message in its hands, and answers what it has answered with the same bytes.
         late: devices whose reply came after its round was over, with the round, in the order of arrival.
         sent, received: bytes of the letters so far.
+        saved: bytes that replies took less because their updates were packed.
     """
 
     grid: Grid
@@ -54,9 +67,13 @@ class Flower:
     deadline: float | None = None
     enough: int | None = None
     tries: int = 3
+    edge: int = 0
+    activated: Callable[[], Mapping[str, str]] = dict
     late: list[tuple[str, int]] = field(default_factory=list)
     sent: int = 0
     received: int = 0
+    saved: int = 0
+    _mails: dict[str, RecordDict] = field(default_factory=dict)
     _over: dict[str, tuple[str, int]] = field(default_factory=dict)
 
     def ask(self, devices: Sequence[Device], work: Work, message: Message, keep: Keep | None = None) -> Iterator[Reply]:
@@ -69,16 +86,17 @@ class Flower:
         if table is None or not any(device.identity in self.numbers for device in devices):
             yield from self.home.ask(devices, work, message, keep)
             return
-        started = time.monotonic()
+        started, came = time.monotonic(), self.activated()
         waiting = self._send(devices, table, message, keep)
         refusals: list[str] = []
         for device in devices:
             if device.identity not in waiting.values():
                 yield Reply(device.identity, message.round, missing="could not be reached")
         answered = 0
-        for identity, mail in self._collect(waiting, started, message.round):
+        for identity, mail in self._collect(waiting, started, message.round, came):
             reply = _read(identity, mail, message)
             self.received += _size(mail)
+            self.saved += size_in_bytes(reply.tensors.values()) - size_in_bytes(pack_all(reply.tensors).values())
             reply.delay = time.monotonic() - started
             if reply.missing.startswith(REFUSED):
                 refusals.append(f"{identity} {reply.missing}")
@@ -103,7 +121,7 @@ class Flower:
     ) -> dict[str, str]:
         """Sends a round's message; returns the identity of each device by the number of its message."""
         base = letter({}, model=message.tensors, shared=message.shared)
-        mails = {}
+        self._mails = {}
         for device in devices:
             if device.identity in self.numbers:
                 fields = {
@@ -111,26 +129,31 @@ class Flower:
                     "round": message.round,
                     "base": message.base,
                     "taken": _taken(message, device.identity),
+                    "edge": self.edge,
                     "keep": None if keep is None else vars(keep),
                     "work": table,
                 }
                 head = head_of(fields, base.tensors)
                 sealed = Letter(head, base.tensors, self.sign(head))
                 self.sent += len(head) + len(base.tensors)
-                mails[device.identity] = to_records(sealed)
+                self._mails[device.identity] = to_records(sealed)
+        return self._push(list(self._mails), message.round)
+
+    def _push(self, identities: Sequence[str], round: int) -> dict[str, str]:
+        """Sends devices their mail of this round, more often if need be; returns identities by numbers of messages."""
         waiting: dict[str, str] = {}
         for attempt in range(self.tries):
-            left = [identity for identity in mails if identity not in waiting.values()]
+            left = [identity for identity in identities if identity not in waiting.values()]
             if not left:
                 break
             time.sleep(min(attempt, 5))
             letters = [
                 Mail(
-                    mails[identity],
+                    self._mails[identity],
                     dst_node_id=self.numbers[identity],
                     message_type="train",
                     ttl=(self.deadline or LONGEST) + 60,
-                    group_id=str(message.round),
+                    group_id=str(round),
                 )
                 for identity in left
             ]
@@ -141,11 +164,15 @@ class Flower:
             waiting |= {number: identity for number, identity in zip(numbers, left, strict=False) if number}
         return waiting
 
-    def _collect(self, waiting: dict[str, str], started: float, round: int) -> Iterator[tuple[str, Mail]]:
+    def _collect(
+        self, waiting: dict[str, str], started: float, round: int, came: Mapping[str, str]
+    ) -> Iterator[tuple[str, Mail]]:
         """Yields replies as they arrive and takes them off ``waiting``, until the deadline."""
         until = started + (self.deadline or LONGEST)
-        pause = PAUSE / 4
+        pause, looked = PAUSE / 4, time.monotonic()
         while waiting and time.monotonic() < until:
+            if time.monotonic() - looked > LOOK:
+                came, looked = self._ask_again(waiting, round, came), time.monotonic()
             try:
                 mails = list(self.grid.pull_messages([*waiting, *self._over]))
             except httpx.HTTPError:
@@ -159,6 +186,20 @@ class Flower:
             if not mails:
                 time.sleep(min(pause, max(0.0, until - time.monotonic())))
                 pause = min(1.3 * pause, 5 * PAUSE)
+
+    def _ask_again(self, waiting: dict[str, str], round: int, came: Mapping[str, str]) -> Mapping[str, str]:
+        """Sends the round's message again to devices that have come anew; returns when each came last."""
+        try:
+            now = self.activated()
+        except PrivetError:
+            return came  # the next look may find it
+        anew = [identity for identity in waiting.values() if now.get(identity) != came.get(identity)]
+        if anew:
+            fresh = self._push(anew, round)
+            for number in [number for number, identity in waiting.items() if identity in fresh.values()]:
+                del waiting[number]
+            waiting |= fresh
+        return now
 
 
 REFUSED = "refused: "
@@ -201,11 +242,12 @@ def _read(identity: str, mail: Mail, message: Message) -> Reply:
             return Reply(identity, message.round, missing="malformed: it answers for another device")
         if missing := str(head["missing"])[:300]:
             return Reply(identity, message.round, missing=missing)
-        tensors, seen = found.states("tensors", "seen")
+        packed, seen = found.states("tensors", "seen")
+        most = VECTORS * sum(value.numel() for value in message.tensors.values())
         return Reply(
             identity,
             int(head["round"]),
-            tensors=tensors,
+            tensors=unpack_all(packed, most),
             seen=seen,
             fields={str(name): float(value) for name, value in head["fields"].items()},
             traffic=[_traffic(entry, identity, message.round) for entry in head["traffic"]],

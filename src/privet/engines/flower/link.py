@@ -80,12 +80,14 @@ class Node:
         name: the device's identity in the fleet.
         online: whether it has been heard of lately.
         public_key: PEM.
+        activated: when it came last; "" if it never did.
     """
 
     number: int
     name: str
     online: bool
     public_key: bytes
+    activated: str = ""
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,9 @@ class Link:
         with self.control() as client:
             found = client.ListNodes(ListNodesRequest()).nodes_info
         there = [one for one in found if one.name and one.status != "unregistered"]
-        nodes = [Node(one.node_id, one.name, one.status == "online", one.public_key) for one in there]
+        nodes = [
+            Node(one.node_id, one.name, one.status == "online", one.public_key, one.last_activated_at) for one in there
+        ]
         return sorted(nodes, key=lambda one: one.name)
 
     @contextmanager
