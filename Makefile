@@ -7,25 +7,28 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check docs figures bench release clean
+.PHONY: help install demo fleet-demo test check docs figures bench release clean
 
 help: ## list these
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## make .venv with everything that demo and tests need
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,digits]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,digits,flower]'
 	@touch $@
 
 demo: install ## run the example: a fleet of ten homes, one of them hostile
 	$(BIN)/privet demo
 
+fleet-demo: install ## a coordinator and eight devices as processes of their own, and the same model as in one process
+	$(BIN)/python examples/fleet/loopback.py
+
 test: install ## laws and units, then the examples in docstrings, then whole runs
 	$(PYTEST) -n $(WORKERS) tests/laws tests/units
 	$(PYTEST) --doctest-modules src/privet
-	$(PYTEST) -n $(WORKERS) -m 'not slow' tests/integration
+	$(PYTEST) -n $(WORKERS) --dist loadgroup -m 'not slow' tests/integration
 
 check: install ## format, lint, types, the import contract, the README against --help
 	$(BIN)/ruff format --check .

@@ -41,6 +41,9 @@ name = "fedavg"
 rounds = 2
 """
 
+SERVICES = {("up",), ("edge",), ("agent", "run")}
+"""Commands that run until they are stopped, and so have no result to print."""
+
 Call = Callable[..., tuple[int, str, str]]
 
 
@@ -67,7 +70,9 @@ def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamespace:
     """Stands in for the real run: remembers its arguments, tells two rounds, does what ``then`` says."""
     seen = SimpleNamespace(then=lambda: None, plan=None, out=None, resume=None)
 
-    def run(plan: Plan, *, out: Path | None, resume: Path | None, progress: Callable[..., None]) -> SimpleNamespace:
+    def run(
+        plan: Plan, *, out: Path | None, resume: Path | None, progress: Callable[..., None], across: object = None
+    ) -> SimpleNamespace:
         seen.plan, seen.out, seen.resume = plan, out, resume
         folder = out or tmp_path / "runs" / "tiny"
         progress("start", name=plan.name, rounds=2, path=folder)
@@ -85,7 +90,7 @@ def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamespace:
 
 def commands(group: click.Command = privet, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
     """Returns the words of every command that is not a group."""
-    if not isinstance(group, LazyGroup):
+    if not isinstance(group, click.Group):
         return [path]
     context = click.Context(group)
     below = [(name, group.get_command(context, name)) for name in group.list_commands(context)]
@@ -108,7 +113,7 @@ def test_help_imports_nothing_heavy() -> None:
 def test_every_command_has_help_and_json(words: tuple[str, ...], call: Call) -> None:
     status, out, _ = call(*words, "--help")
     assert status == 0
-    assert "--json" in out
+    assert "--json" in out or words in SERVICES
 
 
 def test_listed_help_is_that_of_the_command() -> None:

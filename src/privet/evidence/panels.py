@@ -54,6 +54,7 @@ def tiles(metrics: Metrics) -> list[tuple[str, str, str]]:
         ("All data in one place", metrics.get("accuracy_centralised"), percent, "no device would allow it"),
         ("Backdoor success", metrics.get("backdoor_success"), percent, _unharmed(metrics)),
         ("Sent and received", metrics.get("bytes_per_device"), size, "per device, whole run"),
+        ("Between machines", _wire(metrics), size, "both ways, all devices, as measured"),
         ("Time to the target", target.get("seconds"), duration, f"{percent(target.get('accuracy'))}, modelled"),
         ("Energy", joules[1] if joules else None, energy, "per device, modelled, median"),
         ("Wall time", metrics.get("seconds"), duration, "of this run"),
@@ -63,6 +64,11 @@ def tiles(metrics: Metrics) -> list[tuple[str, str, str]]:
     if rejected:
         shown.append(("Updates rejected", f"{len(rejected):,}", f"of {_distinct(rejected)}"))
     return shown
+
+
+def _wire(metrics: Metrics) -> float | None:
+    wire = metrics.get("wire")
+    return wire["sent"] + wire["received"] if wire else None
 
 
 def _unharmed(metrics: Metrics) -> str:

@@ -30,6 +30,8 @@ def rows(metrics: Mapping[str, Any]) -> list[Row]:
     """Returns what the summary says as (label, text, tone); tone is ``good``, ``fair``, ``bad`` or ""."""
     found = [(label, write(metrics[key]), "") for label, key, write in _FIGURES if metrics.get(key) is not None]
     found.extend(_own(metrics))
+    if crossed := metrics.get("wire"):
+        found.append(("bytes between machines", _crossed(crossed), ""))
     joules = median(finite(row.get("joules")) for row in devices(metrics))
     if joules is not None:
         found.append(("energy per device (median)", f"{energy(joules)}, modelled", ""))
@@ -73,6 +75,11 @@ def _guarantees(metrics: Mapping[str, Any]) -> list[Row]:
             text += f": {means.verdict}"
         found.append((f"guarantee: {clean(guarantee.get('claim', '?'))}", text, means.tone))
     return found or [("guarantee", "no formal guarantee was derived", "bad")]
+
+
+def _crossed(wire: Mapping[str, Any]) -> str:
+    text = f"{size(wire.get('sent'))} to devices, {size(wire.get('received'))} back, all devices together"
+    return text + (f"; packing saved {size(wire['saved'])}" if wire.get("saved") else "")
 
 
 def _spent(paid: Mapping[str, Any]) -> str:

@@ -115,7 +115,7 @@ def prepare(
     promise = Promise(
         on_device=plan.on_device,
         on_server=plan.on_server,
-        dimension=_dimension(task) * plan.protocol.vectors,
+        dimension=dimension(task) * plan.protocol.vectors,
         delta=plan.privacy.delta,
         relation=plan.privacy.relation,
         devices=max(settings.minimum_replies, plan.aggregator.minimum()),
@@ -232,8 +232,8 @@ def _task(plan: Plan, data: Data, model: Model) -> tuple[Task, int, bool]:
         precision = choose(plan.engine.precision, network, inputs[batch], labels[batch], reproducible=plan.reproducible)
     front, _ = plan.protocol.split(model, network)
     whole, device = multiplications(network, data.shape), multiplications(front, data.shape)
-    coupled = model.couples_records or _mixes(task, front)
-    task = replace(task, precision=precision, multiplications=device, coupled=coupled or _mixes(task, network))
+    coupled = model.couples_records or mixes(task, front)
+    task = replace(task, precision=precision, multiplications=device, coupled=coupled or mixes(task, network))
     return task, whole - device, coupled
 
 
@@ -260,7 +260,7 @@ def _refuse_misfit(plan: Plan, task: Task, network: nn.Sequential) -> None:
         )
 
 
-def _mixes(task: Task, network: nn.Module) -> bool:
+def mixes(task: Task, network: nn.Module) -> bool:
     """Tells by trial whether a network, as it trains, lets one record move what it makes of another."""
     made = []
     for other in (task.inputs[-1], task.inputs[-1] + 1):
@@ -289,7 +289,8 @@ def _refuse_lone_rows(task: Task, devices: Sequence[Device], data: Data) -> None
             )
 
 
-def _dimension(task: Task) -> int:
+def dimension(task: Task) -> int:
+    """Returns how many values a vector that leaves a device has: of an update, or of one record's features."""
     network = task.network()
     if not task.protocol.cuts:
         return len(flatten(network.state_dict()))

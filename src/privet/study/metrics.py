@@ -63,9 +63,16 @@ def metrics(experiment: Experiment, log: Log) -> dict[str, Any]:
         "ledger": _ledger(log, rounds),
         "costs": costs,
         "bytes_per_device": sum(at_devices) / len(at_devices) if at_devices else 0.0,
+        "wire": _wire(log),
         "to_target": to_target(experiment, rounds),
         "warnings": _warnings(experiment, rounds, begun.body) + _unattacked(log),
     }
+
+
+def _wire(log: Log) -> dict[str, Any] | None:
+    """Returns the bytes that crossed between machines, and those that packing saved; None in one process."""
+    found = [record.body for record in log.of("wire")]
+    return {key: sum(body.get(key, 0) for body in found) for key in ("sent", "received", "saved")} if found else None
 
 
 def _personal(last: dict[str, Any]) -> dict[str, Any] | None:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from privet.attacks.contract import Attack
+from privet.engines.colluding import Colluding
 from privet.errors import InputError, RefusedError, RunError
 from privet.evidence.report import write_report
 from privet.fleet.data import Data
@@ -29,6 +30,7 @@ from privet.ledger import Log, Record
 from privet.models.cost import parameters
 from privet.parts import name_of
 from privet.randomness import Source
+from privet.study.across import Across
 from privet.study.backdoors import backdoor_success
 from privet.study.baselines import CENTRALISED, baselines
 from privet.study.consortium import Consortium
@@ -90,6 +92,7 @@ def run(
     data: Data | None = None,
     partition: Sequence[np.ndarray] | None = None,
     model: Callable[..., nn.Module] | None = None,
+    across: Across | None = None,
 ) -> Run:
     """Runs a plan and returns what it measured.
 
@@ -101,8 +104,10 @@ def run(
         data: rows of your own in place of the plan's.
         partition: row indices of each device, in place of the plan's.
         model: a function of ``shape`` and ``classes`` that returns a torch module, in place of the plan's.
+        across: how to reach devices on other machines; all compute in this process when None.
 
     Raises:
+        UnreachableError: the coordinator is not up, or too few devices joined.
         InputError: the plan, data, partition or model can't be used; nothing was written.
         RunError: the folder exists already, or the run to resume is damaged, at work, or of another plan or data.
         RefusedError: no round had enough sound replies.
@@ -112,6 +117,7 @@ def run(
     secret = read_secret(Path(resume)) if resume else None
     experiment = prepare(plan, data=data, partition=partition, model=model, secret=secret)
     given = [name for name, value in (("data", data), ("partition", partition), ("model", model)) if value is not None]
+    playing = across.ready(experiment) if across and resume is None else {}
     folder = _begin(experiment, out, given) if resume is None else Path(resume)
     if not (folder / "records.jsonl").is_file():
         raise RunError(f"no run to resume at {folder}", do="give the folder of an interrupted run")
@@ -119,7 +125,33 @@ def run(
         log = Log(folder / "records.jsonl")
         if resume is not None:
             _go_on(experiment, folder, log, given)
-        return Session(experiment, folder, log, progress or (lambda event, **figures: None)).finish()
+        with _reaching(experiment, across, playing, log) as (ready, measured):
+            return Session(ready, folder, log, progress or (lambda event, **figures: None), measured).finish()
+
+
+@contextmanager
+def _reaching(
+    experiment: Experiment, across: Across | None, playing: dict[str, str], log: Log
+) -> Iterator[tuple[Experiment, Callable[[], None]]]:
+    """Yields the experiment with the engine that reaches its devices, and what records the bytes that crossed.
+
+    Who plays whom is recorded once a run.
+    """
+    if across is None:
+        yield experiment, lambda: None
+        return
+    if not log.of("fleet"):
+        log.append("fleet", {"engine": "flower", "devices": playing or across.ready(experiment)})
+    known = log.of("fleet")[0].body["devices"]
+    with across.engine(experiment, log.of("plan")[0].body["release"], known) as engine:
+        seed = experiment.plan.seed
+
+        def measured() -> None:
+            late = [{"device": device, "round": number} for device, number in engine.late]
+            body = {"sent": engine.sent, "received": engine.received, "saved": engine.saved, "late": late}
+            log.append("wire", body)
+
+        yield replace(experiment, coordinator=replace(experiment.coordinator, engine=Colluding(engine, seed))), measured
 
 
 @contextmanager
@@ -223,9 +255,18 @@ class Session:
         folder: of the run.
         log: its records.
         progress: told what happens.
+        measured: called after the last round, to record what crossed between machines.
     """
 
-    def __init__(self, experiment: Experiment, folder: Path, log: Log, progress: Progress) -> None:
+    def __init__(
+        self,
+        experiment: Experiment,
+        folder: Path,
+        log: Log,
+        progress: Progress,
+        measured: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._measured = measured
         self.experiment, self.folder, self.log, self.progress = experiment, folder, log, progress
         inputs, self._labels = experiment.test
         self._inputs, self._begin = begun(experiment.task, inputs)
@@ -261,6 +302,8 @@ class Session:
         for finished in coordinator.rounds(state, done + 1, last, noise, keep, updates, sampling, memory):
             self._record_round(finished, state)
             state = finished.state
+        if done < last:
+            self._measured()
         if consortium is not None:
             self.log.append("ledger", consortium.finish())
         forget_secret(self.folder)

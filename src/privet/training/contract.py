@@ -21,6 +21,7 @@ from privet.randomness import Source
 from privet.tensors import State, flatten, unflatten
 from privet.training.cohort import Cohort
 from privet.training.descent import Descent, batches
+from privet.training.edge import Edge
 from privet.training.precision import Precision
 
 MOST = 1_000_000
@@ -34,8 +35,9 @@ class Bench:
     Attributes:
         network: the whole network, its parameters views of ``descent.values``.
         front, head: the two sides of the cut; the head is empty when the protocol doesn't cut.
-        descent: the optimiser over both.
+        descent: the optimiser of what the device trains: both, or the front where an edge server trains the head.
         precision: how it computes.
+        edge: where the head is trained batch by batch; None where no edge server does so.
         kept: by device, what a protocol makes once of the device's rows and needs in every round.
     """
 
@@ -44,6 +46,7 @@ class Bench:
     head: nn.Sequential
     descent: Descent
     precision: Precision
+    edge: Edge | None = None
     kept: dict[str, tuple[float, Tensor]] = field(default_factory=dict)
 
     def read(self) -> Tensor:
@@ -163,6 +166,11 @@ class Protocol(Part):
     batch_size: Annotated[int, Field(ge=1, le=MOST)] = 64
     learning_rate: Annotated[float, Field(gt=0, le=1e6)] = 0.01
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+
+    @property
+    def meets_edge(self) -> bool:
+        """Whether an edge server trains the head batch by batch while the device trains its front."""
+        return self.cuts and not self.once
 
     def split(self, model: Model, network: nn.Sequential) -> tuple[nn.Sequential, nn.Sequential]:
         """Returns the front on the device and the head at the edge; by default all is on the device."""

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -19,6 +20,7 @@ from privet.randomness import Source, keyed, seeded, system
 from privet.tensors import State, clone, flatten
 from privet.training.contract import Bench, Lesson, Protocol
 from privet.training.descent import Descent
+from privet.training.edge import Edge, Session
 from privet.training.precision import Precision
 from privet.training.protocols.split_federated import EDGE
 
@@ -87,7 +89,10 @@ class Task:
         network = self.network()
         self.precision.lay_out(network)
         front, head = self.protocol.split(self.model, network)
-        return Bench(network, front, head, Descent(network.parameters()), self.precision)
+        if not self.protocol.meets_edge:
+            return Bench(network, front, head, Descent(network.parameters()), self.precision)
+        session = Session(head, self.precision, self.protocol.learning_rate, self.protocol.momentum)
+        return Bench(network, front, head, Descent(front.parameters()), self.precision, session)
 
     def noise(self, *path: str | int) -> Source:
         """Returns the source of noise: the operating system, or the seed in a reproducible run."""
@@ -178,6 +183,12 @@ class LocalStep:
             memory=message.memory.get(device.identity, {}),
             shared=message.shared,
         )
+
+    def at(self, edge: Edge) -> LocalStep:
+        """Returns the same step, on the same network, with its head trained by another edge server."""
+        step = copy(self)
+        step._bench = replace(self._bench, edge=edge)
+        return step
 
     def load(self, state: Mapping[str, Tensor]) -> Tensor:
         """Puts a state into the network and returns it as one vector."""

@@ -7,6 +7,7 @@ import platform
 import shutil
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -23,11 +24,17 @@ _EXTRAS = {"sklearn": ("digits", "the data set digits")}
 
 
 @click.command()
+@click.option("--fleet", type=click.Path(path_type=Path), help="Check the coordinator of the fleet in this folder too.")
+@click.option("--agent", type=click.Path(path_type=Path), help="Check the device in this folder too.")
 @json_option
-def doctor(as_json: bool) -> int:
-    """Check this machine; exit status 2 when plans can't run on it."""
+def doctor(fleet: Path | None, agent: Path | None, as_json: bool) -> int:
+    """Check this machine; exit status 2 when something on it can't work."""
+    looks = dict(CHECKS)
+    for folder, module in ((fleet, "privet.apps.cli.doctor_fleet"), (agent, "privet.apps.agent.checks")):
+        if folder is not None:  # by name, since front ends don't know each other
+            looks |= import_module(module).checks(folder)
     rows = [
-        {"check": name, **dict(zip(("status", "found", "do"), look(), strict=True))} for name, look in CHECKS.items()
+        {"check": name, **dict(zip(("status", "found", "do"), look(), strict=True))} for name, look in looks.items()
     ]
     sound = all(row["status"] != "fail" for row in rows)
     if as_json:

@@ -14,6 +14,7 @@ from privet.apps.cli.output import json_option, print_json, print_table, setting
 from privet.apps.cli.progress import reporter
 
 if TYPE_CHECKING:
+    from privet.study.across import Across
     from privet.study.plan import Plan
 
 _FOLDER = click.Path(path_type=Path)
@@ -25,15 +26,42 @@ _out = click.option("--out", type=_FOLDER, help="Folder of the run, which must b
 @settings_option
 @_out
 @click.option("--resume", type=_FOLDER, metavar="RUN", help="Go on with this stopped run of the same plan.")
+@click.option(
+    "--engine",
+    type=click.Choice(["in-process", "flower"]),
+    default="in-process",
+    show_default=True,
+    help="Where devices compute; flower: on other machines.",
+)
+@click.option("--fleet", type=_FOLDER, default="fleet", show_default=True, help="Fleet whose coordinator is up here.")
+@click.option("--label", default="", metavar="KEY=VALUE", help="Ask devices that bear this label only.")
+@click.option("--nodes", type=click.IntRange(min=1), help="Begin once so many devices joined.  [default: all]")
+@click.option("--enough", type=click.IntRange(min=1), help="Replies after which a round waits for no more.")
+@click.option(
+    "--patience", type=click.FloatRange(min=0), default=60, show_default=True, help="Seconds to wait for devices."
+)
 @json_option
-def run(plan: Path, settings: tuple[str, ...], out: Path | None, resume: Path | None, as_json: bool) -> None:
+def run(
+    plan: Path,
+    settings: tuple[str, ...],
+    out: Path | None,
+    resume: Path | None,
+    as_json: bool,
+    engine: str,
+    **options: Any,
+) -> None:
     """Run PLAN, a TOML file: train the fleet, attack it, write a folder with the report.
 
     Progress goes to standard error. With --json, standard output is one JSON object.
     """
     from privet.study.plan import Plan
 
-    _execute(Plan.load(plan).with_settings(settings), out, resume, as_json)
+    across = None
+    if engine == "flower":
+        from privet.study.across import Across
+
+        across = Across(**options)
+    _execute(Plan.load(plan).with_settings(settings), out, resume, as_json, across)
 
 
 @click.command()
@@ -50,12 +78,12 @@ def demo(settings: tuple[str, ...], out: Path | None, as_json: bool) -> None:
     _execute(Plan.from_table(tomllib.loads(text)).with_settings(settings), out, None, as_json)
 
 
-def _execute(plan: Plan, out: Path | None, resume: Path | None, as_json: bool) -> None:
+def _execute(plan: Plan, out: Path | None, resume: Path | None, as_json: bool, across: Across | None = None) -> None:
     from privet.study.run import run as run_plan
 
     with reporter() as progress:
         try:
-            done = run_plan(plan, out=out, resume=resume, progress=progress)
+            done = run_plan(plan, out=out, resume=resume, progress=progress, across=across)
         except KeyboardInterrupt:
             raise Stopped(_how_to_resume(progress.run)) from None
     metrics = {"run": str(done.path), **done.metrics}

@@ -11,7 +11,6 @@ from privet.accounting import Guarantee
 from privet.models import Model
 from privet.parts import Grade, part
 from privet.training.contract import Lesson, Promise, Protocol
-from privet.training.edge import EdgeServer
 from privet.training.guarantees import of_features
 
 EDGE = "edge-server"
@@ -43,9 +42,11 @@ class SplitFederated(Protocol):
         return model.cut(network, self.cut)
 
     def train(self, lesson: Lesson) -> float:
-        bench, channel = lesson.bench, lesson.channel
-        edge = EdgeServer(bench.head, bench.precision)
-        channel.send(channel.device, EDGE, "head", dict(bench.head.state_dict()))
+        bench, channel, edge = lesson.bench, lesson.channel, lesson.bench.edge
+        assert edge is not None  # noqa: S101 - the bench of a protocol that meets an edge server has one
+        head = dict(bench.head.state_dict())
+        channel.send(channel.device, EDGE, "head", head)
+        edge.open(head)
 
         def learn(rows: Tensor, number: int) -> Tensor:
             labels = lesson.labels[rows]
@@ -63,7 +64,9 @@ class SplitFederated(Protocol):
             return loss
 
         mean = self.passes(lesson, learn)
-        channel.send(EDGE, channel.device, "head", dict(bench.head.state_dict()))
+        trained = edge.close()
+        channel.send(EDGE, channel.device, "head", trained)
+        bench.head.load_state_dict(trained)
         return mean
 
     def guarantees(self, promise: Promise) -> Sequence[Guarantee]:

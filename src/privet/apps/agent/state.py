@@ -1,0 +1,81 @@
+"""What an agent keeps between its processes: settings and rounds, in SQLite, written through to the disk."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from privet.errors import RunError
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS settings (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS rounds (
+    release TEXT PRIMARY KEY, round INTEGER NOT NULL, rounds INTEGER NOT NULL, at REAL NOT NULL
+) STRICT;
+"""
+
+
+class State:
+    """The file ``agent.db`` of a device; several processes may hold it at once.
+
+    Args:
+        folder: of the device.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "agent.db"
+        with self._open() as database:
+            database.executescript(_SCHEMA)
+        self.path.chmod(0o600)
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        try:
+            database = sqlite3.connect(self.path, timeout=10, isolation_level=None)
+            try:
+                database.execute("PRAGMA journal_mode = WAL")
+                database.execute("PRAGMA synchronous = FULL")
+                yield database
+            finally:
+                database.close()
+        except sqlite3.DatabaseError as error:
+            raise RunError(f"{self.path} can't be used ({error})", do="free the disk, or join again") from None
+
+    def settings(self) -> dict[str, Any]:
+        """Returns what was kept by :meth:`keep`."""
+        with self._open() as database:
+            return {key: json.loads(value) for key, value in database.execute("SELECT key, value FROM settings")}
+
+    def keep(self, **settings: Any) -> None:
+        """Keeps settings, JSON values, all or none."""
+        rows = [(key, json.dumps(value)) for key, value in settings.items()]
+        with self._open() as database:
+            database.execute("BEGIN IMMEDIATE")
+            database.executemany("INSERT OR REPLACE INTO settings VALUES (?, ?)", rows)
+            database.execute("COMMIT")
+
+    def begun(self, release: str) -> tuple[int, int] | None:
+        """Returns the last round of a run that this device took part in, and how many rounds it was said to have."""
+        with self._open() as database:
+            found = database.execute("SELECT round, rounds FROM rounds WHERE release = ?", (release,)).fetchone()
+        return (int(found[0]), int(found[1])) if found else None
+
+    def begin(self, release: str, round: int, rounds: int) -> None:
+        """Keeps which round of a run is begun."""
+        with self._open() as database:
+            insert = "INSERT OR REPLACE INTO rounds VALUES (?, ?, ?, ?)"
+            database.execute(insert, (release, round, rounds, time.time()))
+
+    def runs(self) -> list[dict[str, Any]]:
+        """Returns the runs that this device took part in, latest first."""
+        with self._open() as database:
+            rows = database.execute("SELECT release, round, rounds, at FROM rounds ORDER BY at DESC").fetchall()
+        return [dict(zip(("release", "round", "rounds", "at"), row, strict=True)) for row in rows]

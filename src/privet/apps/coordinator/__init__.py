@@ -1,0 +1,1 @@
+"""The coordinator's machine: everything that a fleet needs, started and ended together."""
