@@ -41,7 +41,7 @@ name = "fedavg"
 rounds = 2
 """
 
-SERVICES = {("up",), ("edge",), ("agent", "run")}
+SERVICES = {("up",), ("edge",), ("helper",), ("agent", "run")}
 """Commands that run until they are stopped, and so have no result to print."""
 
 Call = Callable[..., tuple[int, str, str]]
