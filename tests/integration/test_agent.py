@@ -204,6 +204,7 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
     made.close()
 
 
+@pytest.mark.slow
 def test_a_plan_over_budget_is_refused_by_the_devices_and_shown_with_status_3(plant: Plant) -> None:
     refused = plant.run("dear", "mechanisms.on_device.1.sigma=1.0")
     assert refused.returncode == 3, refused.stderr
@@ -214,6 +215,7 @@ def test_a_plan_over_budget_is_refused_by_the_devices_and_shown_with_status_3(pl
         assert plant.books(name).spent() == {"training": 0.0}
 
 
+@pytest.mark.slow
 def test_a_plan_within_budget_is_paid_for_once_and_the_next_one_is_too_much(plant: Plant) -> None:
     done = plant.run("cheap")
     assert done.returncode == 0, done.stderr
@@ -230,6 +232,7 @@ def test_a_plan_within_budget_is_paid_for_once_and_the_next_one_is_too_much(plan
     assert plant.books("device-000").spent()["training"] == paid["epsilon_spent"]
 
 
+@pytest.mark.slow
 def test_a_consent_that_was_taken_back_and_a_purpose_that_nobody_allowed(plant: Plant) -> None:
     games = plant.run("games", 'privacy.purpose="games"')
     assert (games.returncode, "the owner has not allowed 'games'" in games.stderr) == (3, True), games.stderr
@@ -239,6 +242,7 @@ def test_a_consent_that_was_taken_back_and_a_purpose_that_nobody_allowed(plant: 
     assert (gone.returncode, "took the consent for 'training' back" in gone.stderr) == (3, True), gone.stderr
 
 
+@pytest.mark.slow
 def test_a_revoked_device_ends_with_status_3(plant: Plant) -> None:
     health = json.loads(privet("agent", "status", "--folder", plant.folder / "device-001", "--json").stdout)
     assert (health["state"], health["name"]) == ("working", "device-001")

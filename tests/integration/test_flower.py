@@ -30,7 +30,9 @@ from privet.transport.certificates import Authority, host_of, request
 if importlib.util.find_spec("flwr") is None:
     pytest.skip("the extra privet[flower] is not installed", allow_module_level=True)
 
-pytestmark = pytest.mark.xdist_group("flower")
+pytestmark = (
+    pytest.mark.slow
+)  # fifteen processes, with time-outs: `make fleet-test`, on a machine that does nothing else
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "fleet"
 SPLIT = (
@@ -209,7 +211,8 @@ def test_coordinator_killed_in_mid_round_goes_on_and_no_device_answers_a_round_t
     slow = running.here / "device-000" / "slow"
     slow.write_text("6")
     run = running.start("killed", "--set", "training.rounds=3")
-    until(lambda: len(running.records("killed", "round")) == 1 if (running.here / "killed").exists() else False)
+    begun = running.here / "killed" / "records.jsonl"
+    until(lambda: begun.exists() and len(running.records("killed", "round")) == 1)
     release = running.records("killed", "plan")[0]["release"]
     until(lambda: f"round 2 of {release}" in running.log("device-001"))
     time.sleep(1)
