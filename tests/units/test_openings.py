@@ -299,14 +299,19 @@ def test_zeros_that_a_miner_could_not_read_are_shown_to_it() -> None:
     assert list(records[0].shown) == [(dealer_of(1), 0)]
 
 
-def test_two_liars_of_five_stop_the_round_and_nothing_wrong_is_found() -> None:
-    first, second = by(1, "distances", flipped), by(2, "distances", flipped)
+def flipped_higher(value: Any) -> Any:
+    return value[:2] + bytes([value[2] ^ 1]) + value[3:]
+
+
+def test_two_liars_of_five_that_lie_apart_stop_the_round_and_nothing_wrong_is_found() -> None:
+    # Two that work together are more than t = 1: errors in the right proportion look like one error of somebody else.
+    first, second = by(1, "distances", flipped), by(2, "distances", flipped_higher)
     with pytest.raises(RefusedError):
         Table().play(lambda step, said: second(step, first(step, said)))
     first, second = by(1, "tests", lambda value: None), by(2, "tests", lambda value: None)
     with pytest.raises(RefusedError, match="3 of 5 miners"):
         Table().play(lambda step, said: second(step, first(step, said)))
-    first, second = by(1, "sums", flipped), by(2, "sums", flipped)
+    first, second = by(1, "sums", flipped), by(2, "sums", flipped_higher)
     records = Table().play(lambda step, said: second(step, first(step, said)))
     assert records[0].failed
     assert not records[0].outcome[1].any()
