@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 
+from privet.apps.cli.main import main
 from privet.engines.in_process import threads
 
 
@@ -21,3 +22,16 @@ def one_thread() -> Iterator[None]:
     """Runs a test with one torch thread; ``pytestmark = pytest.mark.usefixtures("one_thread")`` asks for it."""
     with threads(1):
         yield
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Calls the command ``privet`` in this process; returns its status, what it printed and what it complained of."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as left:
+            main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return int(left.value.code or 0), out, err
+
+    return run

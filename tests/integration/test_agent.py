@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import pytest
+from loopback_example import loopback
 
 from privet.apps.agent.identity import join, load
 from privet.apps.agent.run import status
@@ -135,7 +134,7 @@ class Plant:
     """A coordinator and two agents as processes."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.fleet, self.port = folder, folder / "fleet", free_ports()
+        self.folder, self.fleet, self.port = folder, folder / "fleet", loopback.free_ports()
         (folder / "plan.toml").write_text(PLAN)
         Fleet.create(self.fleet)
         self.agents: dict[str, subprocess.Popen[str]] = {}
@@ -182,19 +181,6 @@ class Plant:
             process.terminate()
         for process in (*self.agents.values(), self.up):
             process.communicate(timeout=30)
-
-
-def free_ports() -> int:
-    """Returns the first of four ports in a row that are free."""
-    for first in range(30000 + os.getpid() % 20000, 60000, 4):
-        with ExitStack() as stack:
-            try:
-                for number in range(first, first + 4):
-                    stack.enter_context(socket.socket()).bind(("127.0.0.1", number))
-            except OSError:
-                continue
-            return first
-    raise OSError("no four free ports in a row")
 
 
 @pytest.fixture(scope="module")

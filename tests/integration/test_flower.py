@@ -11,17 +11,16 @@ import signal
 import socket
 import ssl
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
 import httpx
 import pytest
+from loopback_example import loopback
 
 from privet.errors import RefusedError, UnreachableError
 from privet.governance.enrolment import COORDINATOR, Fleet
@@ -30,11 +29,9 @@ from privet.transport.certificates import Authority, host_of, request
 if importlib.util.find_spec("flwr") is None:
     pytest.skip("the extra privet[flower] is not installed", allow_module_level=True)
 
-pytestmark = (
-    pytest.mark.slow
-)  # fifteen processes, with time-outs: `make fleet-test`, on a machine that does nothing else
+# Fifteen processes, with time-outs: `make fleet-test`, on a machine that does nothing else.
+pytestmark = pytest.mark.slow
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "fleet"
 SPLIT = (
     *("--set", 'training={ name = "split-federated", rounds = 1, batch_size = 16 }'),
     *("--set", 'model={ name = "smart-home-cnn", bound = 3.0 }'),
@@ -57,19 +54,6 @@ hostile = [
 ]
 """
 NAMES = [f"device-{number:03d}" for number in range(5)]
-
-
-def _loopback() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("loopback", EXAMPLES / "loopback.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["loopback"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-loopback = _loopback()
 
 
 class Running:

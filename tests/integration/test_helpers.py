@@ -32,7 +32,7 @@ RUN = "from privet.apps.cli.main import main; main()"
 ODD = """
 import sys, time, torch
 from pathlib import Path
-from privet.inference.distributed.helper import Helper, serve
+from privet.inference.distributed.multiplier import Helper, serve
 from privet.transport.identity import Identity
 torch.set_num_threads(1)
 class Odd(Helper):

@@ -20,7 +20,7 @@ import pytest
 
 from privet import parts
 from privet.apps.cli import doctor
-from privet.apps.cli.main import LazyGroup, main, privet
+from privet.apps.cli.main import LazyGroup, privet
 from privet.apps.cli.output import print_json
 from privet.apps.cli.progress import Reporter, line
 from privet.errors import RefusedError, UnreachableError
@@ -45,17 +45,6 @@ SERVICES = {("up",), ("edge",), ("helper",), ("agent", "run")}
 """Commands that run until they are stopped, and so have no result to print."""
 
 Call = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str]) -> Call:
-    def run(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as left:
-            main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        return int(left.value.code or 0), out, err
-
-    return run
 
 
 @pytest.fixture

@@ -6,20 +6,8 @@ import json
 
 import pytest
 
-from privet.apps.cli.main import main
 from privet.ledger.content import PROFILES, cid_of
 from privet.ledger.sortition import POLICIES, count_leaders
-
-
-@pytest.fixture
-def call(capsys):
-    def run(*arguments):
-        with pytest.raises(SystemExit) as left:
-            main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        return left.value.code, out, err
-
-    return run
 
 
 @pytest.mark.parametrize("policy", POLICIES)

@@ -11,24 +11,10 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
-
-from privet.apps.cli.main import main
 from privet.ledger.chain import Chain
 from privet.ledger.miner_folder import MinerFolder
 from privet.ledger.verification import verify
 from privet.transport.certificates import expires, name_in
-
-
-@pytest.fixture
-def call(capsys):
-    def run(*arguments):
-        with pytest.raises(SystemExit) as left:
-            main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        return left.value.code, out, err
-
-    return run
 
 
 def refused(call, code, *arguments):

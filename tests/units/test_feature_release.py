@@ -190,7 +190,8 @@ PLAN = {
 def test_a_run_that_is_interrupted_goes_on_with_the_same_release(tmp_path: Path) -> None:
     from privet.ledger import Log
     from privet.study.experiment import prepare
-    from privet.study.run import Session, _begin
+    from privet.study.run import Session
+    from privet.study.run_folder import begin_folder
 
     def stop(event: str, **figures: object) -> None:
         if event == "round":
@@ -198,7 +199,7 @@ def test_a_run_that_is_interrupted_goes_on_with_the_same_release(tmp_path: Path)
 
     def session(name: str, progress: Callable[..., None]) -> Session:
         experiment = prepare(plan, secret=secret)
-        folder = _begin(experiment, tmp_path / name, [])
+        folder = begin_folder(experiment, tmp_path / name, [])
         return Session(experiment, folder, Log(folder / "records.jsonl"), progress)
 
     plan = privet.Plan.from_table(PLAN)

@@ -10,7 +10,7 @@ from torch import nn
 from privet import parts
 from privet.errors import InputError, RefusedError, UnreachableError
 from privet.fleet.profile import find_profile
-from privet.inference.distributed import helper as helper_module
+from privet.inference.distributed import multiplier as helper_module
 from privet.inference.distributed import seen as seen_module
 from privet.inference.distributed import sharing as sharing_module
 from privet.inference.distributed import source as source_module
@@ -19,8 +19,8 @@ from privet.inference.distributed.contents import PIECE, Contents, address_of, f
 from privet.inference.distributed.fixed_point import FIELD, Kernel
 from privet.inference.distributed.fleets import fleet_of
 from privet.inference.distributed.founding import addresses, found
-from privet.inference.distributed.helper import Helper, serve
 from privet.inference.distributed.messages import field, packed, unpacked
+from privet.inference.distributed.multiplier import Helper, serve
 from privet.inference.distributed.networks import PAPER, Flatten, described, paper_network
 from privet.inference.distributed.received import received
 from privet.inference.distributed.relay import Relay

@@ -7,12 +7,13 @@ import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from privet.errors import InputError, RefusedError, RunError
+from privet.errors import InputError, RefusedError
+from privet.governance.database import opened
 from privet.governance.tokens import Token, hash_of, same
 
 Clock = Callable[[], float]
@@ -79,18 +80,8 @@ class Registry:
             database.executescript(_SCHEMA)
         path.chmod(0o600)
 
-    @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        try:
-            database = sqlite3.connect(self.path, timeout=10, isolation_level=None)
-            try:
-                database.execute("PRAGMA journal_mode = WAL")
-                database.execute("PRAGMA synchronous = FULL")
-                yield database
-            finally:
-                database.close()
-        except sqlite3.DatabaseError as error:
-            raise RunError(f"{self.path} can't be used ({error})", do="restore it, or free the disk") from None
+    def _open(self) -> AbstractContextManager[sqlite3.Connection]:
+        return opened(self.path, "restore it, or free the disk")
 
     @contextmanager
     def _change(self) -> Iterator[sqlite3.Connection]:

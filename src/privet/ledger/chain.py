@@ -16,9 +16,10 @@ from privet.ledger.blocks import Block
 from privet.ledger.genesis import Genesis
 from privet.ledger.messages import Final
 from privet.ledger.replay import Replay
-from privet.ledger.store import Store, sync_folder
+from privet.ledger.store import Store
 from privet.ledger.verification import BASE_FILE, CHAIN_FILE, GENESIS_FILE, find, follow, genesis_bytes
 from privet.ledger.votes import Certificate
+from privet.transport.durable import sync_folder
 
 
 class Chain(Replay):

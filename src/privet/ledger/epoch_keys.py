@@ -15,7 +15,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
 from privet.errors import InputError, RunError
-from privet.ledger.store import sync_folder
+from privet.transport.durable import sync_folder
 
 
 def epoch_pair() -> tuple[bytes, bytes]:

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from privet.errors import ContentError
 from privet.ledger.content import DEFAULT, chunks, cid_of, cid_of_chunks, decode_cid, profile_of
-from privet.ledger.store import sync_folder
+from privet.transport.durable import sync_folder
 
 
 class FolderStore:

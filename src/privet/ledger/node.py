@@ -28,14 +28,11 @@ from privet.ledger.links import Links
 from privet.ledger.messages import Action, Event, Final, Look, Offence, Proposal, Send, Start, Stopped, Timeout, Timer
 from privet.ledger.pool import Pool
 from privet.ledger.sign_state import SignState, Storage
-from privet.ledger.transactions import Transaction
+from privet.ledger.transactions import FINDINGS, Transaction
 from privet.ledger.verification import CONTENTS
 from privet.ledger.votes import Vote
 from privet.ledger.wire import encode_message
 from privet.transport.contract import Client
-
-FINDINGS = ("verdict", "model", "settle")
-"""Transactions by which miners say what a round gave. They never wait in a pool: who leads writes its own."""
 
 EVENTS = 8192
 """What waits for the state machine at most; more is turned away."""

@@ -11,7 +11,6 @@ A miner that then meets a vote of its own that it does not know stops voting (:m
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,8 +21,8 @@ from privet.ledger.encoding import Value, decode, encode
 from privet.ledger.fields import Field, digest, key, read, text, whole
 from privet.ledger.genesis import Genesis
 from privet.ledger.messages import Lock
-from privet.ledger.store import sync_folder
 from privet.ledger.votes import STEPS, Certificate, Vote
+from privet.transport.durable import replace_file, sync_folder
 
 _RECORD: dict[str, Field] = {
     "chain": text(64),
@@ -62,12 +61,7 @@ class DurableFile:
 
     def write(self, data: bytes) -> None:
         """Replaces the file; returns once file and folder are synced."""
-        part = self.path.with_name(self.path.name + ".part")
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(self.path)
+        replace_file(self.path, data)
         sync_folder(self.path.parent)
 
 

@@ -18,8 +18,8 @@ from privet.ledger.blocks import Block
 from privet.ledger.encoding import decode, encode
 from privet.ledger.replay import Replay
 from privet.ledger.state import State
-from privet.ledger.store import sync_folder
 from privet.ledger.votes import Certificate
+from privet.transport.durable import sync_folder
 
 KEPT = 2
 """So many of the newest snapshots a miner keeps for others."""

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from privet.errors import RunError
+from privet.transport.durable import sync_folder
 
 SCHEMA = (
     "CREATE TABLE blocks (height INTEGER PRIMARY KEY, block BLOB NOT NULL, certificate BLOB NOT NULL) STRICT",
@@ -141,12 +142,3 @@ class Store:
 
     def _damaged(self, why: str) -> RunError:
         return RunError(f"{self.path.name} is damaged: {why}", do="restore it, or fetch the chain again from a miner")
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes the names in a folder survive a power cut."""
-    number = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)

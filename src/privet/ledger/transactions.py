@@ -158,6 +158,9 @@ class Transaction:
         }
 
 
+FINDINGS = ("verdict", "model", "settle")
+"""Kinds by which a miner says what a round gave. They never wait for others: who leads writes its own."""
+
 _PURPOSE = "privet/transaction/1"
 _ADMISSION = "privet/admission/1"
 

@@ -25,10 +25,10 @@ from privet.ledger.messages import Event, Final, Message, Offence, Send, Start, 
 from privet.ledger.sealing import EpochKeys
 from privet.ledger.sign_state import SignState
 from privet.ledger.state import State
-from privet.ledger.transactions import Transaction
+from privet.ledger.transactions import FINDINGS, Transaction
 from privet.ledger.votes import NOTHING, Vote
 from privet.study.consensus_trials import KeptReplay, Memory
-from privet.study.mining import RESULTS, Contents, Duty
+from privet.study.mining import Contents, Duty
 from privet.study.openings import Record, Statement, steps
 from privet.study.parties import Party
 
@@ -188,7 +188,7 @@ class Committee:
         """Gives transactions to every miner."""
         for member in self.members.values():
             for one in transactions:
-                if one.kind not in RESULTS:
+                if one.kind not in FINDINGS:
                     member.pool[one.id] = one
                 member.duty.heard(one)
 

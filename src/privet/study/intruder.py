@@ -22,7 +22,7 @@ from privet.study.leakage import leak
 from privet.study.metrics import latest_attacks
 from privet.study.plan import Plan
 from privet.study.references import clean_query
-from privet.study.run import alone, keep_pictures, write_json
+from privet.study.run_folder import alone, keep_pictures, write_json
 from privet.study.viewpoints import PARTY
 
 PARTIES = {"edge-server": "edge-server", "coordinator": "coordinator", "anyone": "whoever has the global model"}

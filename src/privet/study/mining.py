@@ -26,16 +26,13 @@ from privet.ledger.reputation import needed
 from privet.ledger.rules import settlement
 from privet.ledger.sealing import EpochKeys, Sealed
 from privet.ledger.state import State
-from privet.ledger.transactions import Transaction, binding
+from privet.ledger.transactions import FINDINGS, Transaction, binding
 from privet.study import sharing
 from privet.study.openings import Record
 from privet.study.parties import Party
 
 _HEARD = 64
 """Findings of each miner that are remembered until the chain has decided."""
-
-RESULTS = ("verdict", "model", "settle")
-"""What a miner puts into a block of its own finding; it takes nobody else's word for them."""
 
 
 class Contents(Protocol):
@@ -153,7 +150,7 @@ class Duty:
 
     def offer(self, pool: Iterable[Transaction]) -> list[Transaction]:
         """Returns what this miner would put into a block: what it can vouch for of the pool, then its own findings."""
-        taken = [one for one in pool if one.kind not in RESULTS and self._agrees(one)]
+        taken = [one for one in pool if one.kind not in FINDINGS and self._agrees(one)]
         self._list(taken)
         nonce = self._chain.state.nonce(self.key) + sum(one.sender == self.key for one in taken)
         own = [*self.wishes, *(result for task in self._tasks() for result in self._results(task))]

@@ -25,7 +25,7 @@ from privet.mechanisms.randomised_response import RandomisedResponse
 from privet.randomness import Source, seeded
 from privet.study.experiment import Experiment, prepare
 from privet.study.plan import Plan
-from privet.study.run import write_json
+from privet.study.run_folder import write_json
 from privet.training.contract import Promise
 from privet.training.protocols.dp_sgd import DpSgd
 from privet.training.protocols.feature_release import FeatureRelease

@@ -41,6 +41,7 @@ from privet.training.cohort import Cohort
 from privet.training.contract import Promise, Protocol
 from privet.training.precision import Precision
 from privet.transport.contract import Client
+from privet.transport.durable import replace_file
 
 if TYPE_CHECKING:
     from privet.engines.flower.wire import Letter
@@ -127,8 +128,8 @@ class Worker:
             save(reply.kept, folder / f"memory-{number}.safetensors")
         _forget(folder, number, head["taken"])
         # The answer is on disk before it leaves, so that it is never made twice, and the head comes last.
-        _write(given.with_suffix(".safetensors"), sealed.tensors)
-        _write(given.with_suffix(".json"), sealed.head)
+        replace_file(given.with_suffix(".safetensors"), sealed.tensors)
+        replace_file(given.with_suffix(".json"), sealed.head)
         return sealed
 
     def _train(self, step: LocalStep, head: Mapping[str, Any], message: Message) -> Reply:
@@ -206,7 +207,7 @@ def _pinned(folder: Path, work: Mapping[str, Any]) -> None:
     """
     told, path = json.dumps(work, sort_keys=True).encode(), folder / "work.json"
     if not path.is_file():
-        _write(path, told)
+        replace_file(path, told)
     elif path.read_bytes() != told:
         raise RefusedError("the run's work has changed since it began", do="start it as a new run")
 
@@ -226,7 +227,7 @@ def _once(folder: Path, number: int, task: Task) -> None:
         return  # the same features leave again
     if path.is_file():
         raise RefusedError(f"round {number} broke off after features had left, and they are released once")
-    _write(path, b"")
+    replace_file(path, b"")
 
 
 def _cost(work: Mapping[str, Any], task: Task) -> Guarantee | None:
@@ -301,12 +302,3 @@ def _secret(folder: Path) -> bytes:
             os.fsync(file.fileno())
         path.with_suffix(".new").replace(path)
     return path.read_bytes()
-
-
-def _write(path: Path, data: bytes) -> None:
-    fresh = path.with_name(path.name + ".new")
-    with fresh.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from privet.errors import InputError, RefusedError, UnreachableError
+from privet.transport.durable import replace_file
 
 CHUNK = 4096
 """Bytes of a chunk: 3.3 s at 10 kbit/s, with 32 bytes of digest in the list."""
@@ -132,12 +132,12 @@ class Inbox:
         if not place.is_dir():
             self._make_room()
             place.mkdir()
-            _write(place / "list", listed)
+            replace_file(place / "list", listed)
         lacking = [number for number in range(len(digests)) if not (place / str(number)).exists()]
         if not lacking:
             data = b"".join((place / str(number)).read_bytes() for number in range(len(digests)))
             self._done(data, place.name)  # before it counts as done: a crash in between hands it over twice
-            _write(place / "done", b"")
+            replace_file(place / "done", b"")
             for number in range(len(digests)):
                 (place / str(number)).unlink()
         return lacking
@@ -160,7 +160,7 @@ class Inbox:
         digests = self._read((place / "list").read_bytes())
         if number >= len(digests) or hashlib.sha256(piece).digest() != digests[number]:
             raise InputError(f"chunk {number} is not the one that was listed")
-        _write(place / str(number), piece)
+        replace_file(place / str(number), piece)
         return b""
 
     def _make_room(self) -> None:
@@ -186,7 +186,7 @@ class Outbox:
         """Keeps bytes to send, through to the disk; the same bytes are kept once."""
         name = hashlib.sha256(data).hexdigest()
         if not any(path.name.endswith(name) for path in self.folder.iterdir()):
-            _write(self.folder / f"{time.time_ns():020d}-{name}", data)
+            replace_file(self.folder / f"{time.time_ns():020d}-{name}", data)
 
     def waiting(self) -> list[Path]:
         """Returns the files that are still owed, oldest first."""
@@ -207,12 +207,3 @@ class Outbox:
             done.append(send(path.read_bytes(), call, **options))
             path.unlink()
         return done
-
-
-def _write(path: Path, data: bytes) -> None:
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import ssl
 import time
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from privet.errors import InputError, RefusedError
 from privet.governance.enrolment import COORDINATOR, DAYS, device_name, signing_request
 from privet.governance.tokens import Token
 from privet.transport.certificates import expires, fingerprint, host_of, name_in
+from privet.transport.durable import replace_file
 from privet.transport.enrolment import ask, client_context
 from privet.transport.key_files import read_secret, write_secret
 
@@ -103,7 +103,7 @@ def join(folder: Path, token: str, coordinator: tuple[str, int], name: str | Non
     fields = {"number": read.number.hex(), "secret": read.secret.hex(), "name": name}
     asked = fields | {"request": signing_request(key, name).decode()}
     told = ask(coordinator, "/join", asked, client_context(authority), peer=_PEER)
-    _replace(folder / AUTHORITY, authority.encode())
+    replace_file(folder / AUTHORITY, authority.encode())
     facts = {each: told[each] for each in ("profile", "labels", "work_key", "fleet")}
     State(folder).keep(name=name, coordinator=list(coordinator), **facts)
     _accept(folder, name, told)  # last, since it is what says that the device has joined
@@ -175,13 +175,4 @@ def _accept(folder: Path, name: str, told: dict[str, Any]) -> None:
     certificate = str(told.get("certificate")).encode()
     if name_in(certificate) != device_name(name):
         raise RefusedError("the coordinator sent a certificate for somebody else")
-    _replace(folder / CERTIFICATE, certificate)
-
-
-def _replace(path: Path, data: bytes) -> None:
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    replace_file(folder / CERTIFICATE, certificate)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from privet.errors import RunError
+from privet.governance.database import opened
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS settings (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
@@ -36,18 +35,8 @@ class State:
             database.executescript(_SCHEMA)
         self.path.chmod(0o600)
 
-    @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        try:
-            database = sqlite3.connect(self.path, timeout=10, isolation_level=None)
-            try:
-                database.execute("PRAGMA journal_mode = WAL")
-                database.execute("PRAGMA synchronous = FULL")
-                yield database
-            finally:
-                database.close()
-        except sqlite3.DatabaseError as error:
-            raise RunError(f"{self.path} can't be used ({error})", do="free the disk, or join again") from None
+    def _open(self) -> AbstractContextManager[sqlite3.Connection]:
+        return opened(self.path, "free the disk, or join again")
 
     def settings(self) -> dict[str, Any]:
         """Returns what was kept by :meth:`keep`."""

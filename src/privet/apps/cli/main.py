@@ -82,7 +82,7 @@ class LazyGroup(click.Group):
         "privacy": ("privet.apps.cli.privacy:privacy", "Noise for an epsilon, and epsilon for a noise."),
         "ledger": ("privet.apps.cli.ledger:ledger", "Replay a consortium ledger, show its blocks."),
         "place": ("privet.apps.cli.place:place", "Plan one inference over many helpers, and what it would cost."),
-        "helper": ("privet.apps.cli.helper:helper", "Multiply for sources of blinded inference, unseeing."),
+        "helper": ("privet.apps.cli.multiplier:helper", "Multiply for sources of blinded inference, unseeing."),
         "infer": ("privet.apps.cli.infer:infer", "Ask a network over helpers, blinded or as published."),
         "fleet": ("privet.apps.cli.fleet:fleet", "Make a fleet across machines, invite, list, revoke devices."),
         "agent": ("privet.apps.agent.command:agent", "On a device: join a fleet, allow, work, read the log."),

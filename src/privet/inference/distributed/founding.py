@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from privet.errors import InputError
-from privet.inference.distributed.helper import HELPER, PREPARER, SOURCE
+from privet.inference.distributed.multiplier import HELPER, PREPARER, SOURCE
 from privet.transport.certificates import Authority
 from privet.transport.contract import Peer
 from privet.transport.identity import CERTIFICATE_FILE, KEY_FILE

@@ -23,9 +23,9 @@ from privet.errors import InputError, PrivetError, RefusedError
 from privet.inference.distributed.blinded import Blinded, Ready
 from privet.inference.distributed.blinded_cost import Site, here
 from privet.inference.distributed.fixed_point import FIELD, Ring
-from privet.inference.distributed.helper import HELPER, PREPARER, speed
 from privet.inference.distributed.masks import Masks
 from privet.inference.distributed.messages import HEAD, LIMIT, unpacked
+from privet.inference.distributed.multiplier import HELPER, PREPARER, speed
 from privet.inference.distributed.networks import Network
 from privet.inference.distributed.sharing import Sharing
 from privet.inference.distributed.standings import Outcome

@@ -52,7 +52,7 @@ def helper(
 
     import torch
 
-    from privet.inference.distributed.helper import Helper, serve
+    from privet.inference.distributed.multiplier import Helper, serve
     from privet.transport.identity import Identity
 
     identity = Identity.load(folder)
