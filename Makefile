@@ -7,7 +7,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo fleet-demo fleet-test test check docs figures bench release clean
+.PHONY: help install demo fleet-demo test check docs figures bench release clean
 
 help: ## list these
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,7 +16,7 @@ install: $(STAMP) ## make .venv with everything that demo and tests need
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,digits,flower]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,digits,flower,serve,onnx]'
 	@touch $@
 
 demo: install ## run the example: a fleet of ten homes, one of them hostile
@@ -25,13 +25,10 @@ demo: install ## run the example: a fleet of ten homes, one of them hostile
 fleet-demo: install ## a coordinator and eight devices as processes of their own, and the same model as in one process
 	$(BIN)/python examples/fleet/loopback.py
 
-fleet-test: install ## the fleet over real processes: agents, Flower, the gate; some minutes of a machine that does nothing else
-	$(PYTEST) -m 'slow or not slow' tests/integration/test_agent.py tests/integration/test_flower.py
-
 test: install ## laws and units, then the examples in docstrings, then whole runs
 	$(PYTEST) -n $(WORKERS) tests/laws tests/units
 	$(PYTEST) --doctest-modules src/privet
-	$(PYTEST) -n $(WORKERS) --dist loadgroup -m 'not slow' tests/integration
+	$(PYTEST) -n $(WORKERS) --dist loadfile -m 'not slow' tests/integration
 
 check: install ## format, lint, types, the import contract, the README against --help
 	$(BIN)/ruff format --check .

@@ -1,7 +1,9 @@
-"""One plan in one process against the same plan across processes (Flower, 8 devices): CPU time and memory.
+"""One process against Flower's simulation (10, 100, 1,000 devices) and against Flower's deployment (8): CPU and memory.
 
 CPU time is that of all processes from their start to their end: importing torch and flwr, joining, training. Memory is
-the sum of what each process held at most. Flower's simulation is not measured: it needs Ray, which Privet never uses.
+the most that all of them held at one moment, with what they share divided among them; of the deployment the sum of what
+each held at most. The simulation needs Ray, which
+Privet never uses: without it (``pip install 'flwr[simulation]'``) one line says that it is not measured.
 """
 
 from __future__ import annotations
@@ -13,11 +15,17 @@ import resource
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
+from benchmarks._process_tree import measured
 from privet.governance.enrolment import Fleet
 
+SIZES = ((10, 600, 1.0), (100, 60, 1.0), (1000, 6, 0.2))
+"""Devices, rows of each, and the goal for CPU time as a ratio."""
+
+ROUNDS = 2
 DEVICES = 8
 PLAN = """
 name = "bench"
@@ -44,16 +52,6 @@ def loopback() -> ModuleType:
     return module
 
 
-def alone(script: ModuleType, plan: Path, out: Path) -> tuple[float, float]:
-    """Runs the plan in one process; returns CPU seconds and MB."""
-    process = script.privet("run", plan, "--out", out, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError(f"the run in one process ended with {process.returncode}")
-    return used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
-
-
 def across(script: ModuleType, plan: Path, here: Path) -> tuple[float, float, int]:
     """Runs the plan across processes; returns CPU seconds and MB of all of them, and bytes of a round."""
     before, port = resource.getrusage(resource.RUSAGE_CHILDREN), script.free_ports()
@@ -77,19 +75,43 @@ def across(script: ModuleType, plan: Path, here: Path) -> tuple[float, float, in
     return spent, held, (wire["sent"] + wire["received"]) // 3
 
 
+def told(what: str, goals: tuple[float, float], own: Sequence[float], other: Sequence[float], **notes: object) -> None:
+    """Prints a comparison of CPU seconds and one of MB as lines of JSON."""
+    for name, unit, goal, one, two in zip(("CPU time", "memory"), ("s", "MB"), goals, own, other, strict=False):
+        row = {
+            "name": f"{what}: {name}",
+            "ratio": round(one / two, 3),
+            "goal": goal,
+            unit: [round(one, 1), round(two, 1)],
+        }
+        print(json.dumps(row | notes), flush=True)
+
+
+def simulations() -> None:
+    """Compares the engine in one process with Flower's simulation at each size."""
+    if importlib.util.find_spec("ray") is None:
+        sys.stderr.write("Flower's simulation is not measured: it needs pip install 'flwr[simulation]'\n")
+        return
+    for devices, rows, goal in SIZES:
+        schedule = (str(devices), str(rows), str(ROUNDS))
+        own = measured((sys.executable, "-m", "benchmarks._alone", *schedule))
+        other = measured((sys.executable, "-m", "benchmarks._flower_simulation", *schedule))
+        seconds = [round(own[2], 1), round(other[2], 1)]
+        what = f"one process against Flower simulation, {devices} devices x {rows} rows"
+        told(what, (goal, 1.0), own, other, wall=seconds)
+
+
 def main() -> None:
     """Prints one line of JSON for each comparison."""
+    simulations()
     script = loopback()
     with tempfile.TemporaryDirectory() as name:
         here = Path(name)
         (here / "plan.toml").write_text(PLAN)
-        seconds, megabytes = alone(script, here / "plan.toml", here / "alone")
-        everybody, held, crossed = across(script, here / "plan.toml", here)
+        own = measured((Path(sys.executable).with_name("privet"), "run", here / "plan.toml", "--out", here / "alone"))
+        *other, crossed = across(script, here / "plan.toml", here)
     what = f"one process against Flower deployment, {DEVICES} devices"
-    cpu = {"seconds": [round(seconds, 1), round(everybody, 1)]}
-    memory = {"MB": [round(megabytes), round(held)], "bytes a round": crossed}
-    print(json.dumps({"name": f"{what}: CPU time", "ratio": round(seconds / everybody, 3), "goal": 1.0} | cpu))
-    print(json.dumps({"name": f"{what}: memory", "ratio": round(megabytes / held, 3), "goal": 1.0} | memory))
+    told(what, (1.0, 1.0), own, other, bytes_a_round=crossed)
 
 
 if __name__ == "__main__":

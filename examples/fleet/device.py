@@ -51,10 +51,17 @@ class DealtSide:
 
     def permit(self, work: Mapping[str, Any]) -> None:
         print(f"{self.identity}: round {work['round']} of {work['release']}", flush=True)
-        if (slow := self.folder / "slow").is_file():  # a test makes the device slow, or unwilling, while it runs
-            time.sleep(float(slow.read_text()))
+        while self._held(int(work["round"])):  # a test makes the device slow, or unwilling, while it runs
+            time.sleep(0.05)
         if (refusal := self.folder / "refuse").is_file():
             raise RefusedError(refusal.read_text())
+
+    def _held(self, number: int) -> bool:
+        """Whether a file in the folder holds rounds up, from the one on that it names."""
+        try:
+            return number >= int((self.folder / "hold").read_text())
+        except (FileNotFoundError, ValueError):
+            return False
 
     def spent(self, work: Mapping[str, Any], guarantee: Guarantee | None) -> None:
         pass

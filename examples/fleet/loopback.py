@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +33,26 @@ SETTINGS = (
     "evidence.centralised=false",
     "attacks=[]",
 )
+_CLAIMS: list[socket.socket] = []
 
 
 def free_ports() -> int:
-    """Returns the first of four ports in a row that are free."""
-    for first in range(20000 + os.getpid() % 20000, 60000, 4):
+    """Returns the first of four ports in a row that are free.
+
+    A fifth is held until this process ends, so that no other that asks gets the same four; all are below those that a
+    system gives to outgoing connections.
+    """
+    for first in range(20000, 32000, 5):
+        claim = socket.socket()
         with ExitStack() as stack:
             try:
+                claim.bind(("127.0.0.1", first + 4))
                 for number in range(first, first + 4):
                     stack.enter_context(socket.socket()).bind(("127.0.0.1", number))
             except OSError:
+                claim.close()
                 continue
+            _CLAIMS.append(claim)
             return first
     raise OSError("no four free ports in a row")
 
@@ -68,11 +77,15 @@ def ended(processes: list[subprocess.Popen[str]]) -> Iterator[None]:
         for process in reversed(processes):
             process.send_signal(signal.SIGTERM)
         for process in reversed(processes):
+            mine = children(process.pid) if process.poll() is None else []
             try:
                 process.wait(timeout=20)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+                for one in mine:  # of a coordinator, which ends them where it ends by itself
+                    with suppress(ProcessLookupError):
+                        os.kill(one, signal.SIGKILL)
             if process.stdout is not None:
                 process.stdout.close()
 

@@ -6,20 +6,20 @@ import base64
 import importlib.util
 import json
 import os
-import re
 import signal
 import socket
 import ssl
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+from forked import PATIENCE, Forks, Process
 from loopback_example import loopback
 
 from privet.errors import RefusedError, UnreachableError
@@ -28,9 +28,6 @@ from privet.transport.certificates import Authority, host_of, request
 
 if importlib.util.find_spec("flwr") is None:
     pytest.skip("the extra privet[flower] is not installed", allow_module_level=True)
-
-# Fifteen processes, with time-outs: `make fleet-test`, on a machine that does nothing else.
-pytestmark = pytest.mark.slow
 
 SPLIT = (
     *("--set", 'training={ name = "split-federated", rounds = 1, batch_size = 16 }'),
@@ -59,39 +56,63 @@ NAMES = [f"device-{number:03d}" for number in range(5)]
 class Running:
     """A coordinator and its devices, which stay up for all tests of this file."""
 
-    def __init__(self, here: Path) -> None:
-        self.here, self.port = here, loopback.free_ports()
+    def __init__(self, here: Path, forks: Forks) -> None:
+        began, self.here, self.forks, self.port = time.monotonic(), here, forks, loopback.free_ports()
         self.plan = here / "plan.toml"
         self.plan.write_text(PLAN)
         self.fleet = Fleet.create(here / "fleet")
-        self.coordinator = loopback.coordinator(self.fleet.folder, self.port)
         tokens = self.fleet.invite(len(NAMES), "gateway")
-        self.processes = [self.coordinator]
-        self.devices = {
-            name: loopback.device(self.plan, here / name, self.port, token.text(), ())
-            for name, token in zip(NAMES, tokens, strict=True)
-        }
+        self.coordinator = forks.privet("up", self.fleet.folder, "--host", "127.0.0.1", "--port", self.port)
+        until(lambda: self.coordinator.poll() is not None or self.coordinator.out.read_text().startswith("up:"))
+        self.devices: dict[str, Process] = {}
+        for name, token in zip(NAMES, tokens, strict=True):
+            self.device(name, "--token", token.text())
+        until(lambda: all("joined" in self.log(name) for name in NAMES))
+        # As long as all of that took, and that is long where the machine is busy, a round has too.
+        self.deadline = max(10, round(time.monotonic() - began))
 
-    def start(self, out: str, *more: str) -> subprocess.Popen[str]:
+    def device(self, name: str, *more: object) -> Process:
+        """Starts a device of the plan; one without a token has joined before."""
+        where = (self.plan, self.here / name, "--name", name, "--port", self.port)
+        log = self.here / f"{name}.log"
+        self.devices[name] = self.forks.script(loopback.HERE / "device.py", *where, *more, out=log)
+        return self.devices[name]
+
+    def start(self, out: str, *more: str) -> Process:
         """Starts the plan across the processes."""
-        return loopback.privet(
-            *("run", self.plan, "--engine", "flower", "--fleet", self.fleet.folder, "--out", self.here / out, "--json"),
-            *more,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
+        reach = ("--engine", "flower", "--fleet", self.fleet.folder, "--patience", PATIENCE)
+        return self.forks.privet("run", self.plan, *reach, "--out", self.here / out, "--json", *more)
 
     def run(self, out: str, *more: str) -> tuple[int, dict[str, object], str]:
         """Runs the plan across the processes; returns exit status, metrics, and what was said."""
         process = self.start(out, *more)
-        told, said = process.communicate(timeout=120)
-        return process.returncode, json.loads(told) if process.returncode == 0 else {}, said
+        told, said = process.communicate()
+        return process.wait(), json.loads(told) if process.returncode == 0 else {}, said
 
     def alone(self, out: str, *more: str) -> str:
         """Runs the plan in one process; returns the digest of its model."""
-        run = loopback.privet("run", self.plan, "--out", self.here / out, *more, stderr=subprocess.DEVNULL)
-        assert run.wait(timeout=120) == 0
+        run = self.forks.privet("run", self.plan, "--out", self.here / out, *more)
+        assert run.wait() == 0, run.err.read_text()
         return str(loopback.digest(self.here / out))
+
+    @contextmanager
+    def held(self, name: str, number: int = 1) -> Iterator[None]:
+        """Makes a device wait for the end of the block before it does a round of this number or later."""
+        path = self.here / name / "hold"
+        path.write_text(str(number))
+        try:
+            yield
+        finally:
+            path.unlink()
+
+    def asked(self, name: str, out: str, number: int) -> None:
+        """Returns once a device has been asked for a round of a run that goes on."""
+        until(lambda: f"round {number} of {self.release(out)}" in self.log(name))
+
+    def release(self, out: str) -> str:
+        """Returns the name of a run towards devices."""
+        until(lambda: (self.here / out / "records.jsonl").is_file() and bool(self.records(out, "fleet")))
+        return str(self.records(out, "plan")[0]["release"])
 
     def log(self, name: str) -> str:
         return (self.here / f"{name}.log").read_text()
@@ -102,15 +123,15 @@ class Running:
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    up = Running(tmp_path_factory.mktemp("fleet"))
-    up.processes += up.devices.values()
-    with loopback.ended(up.processes):
-        until(lambda: all("joined" in up.log(name) for name in NAMES), 90)
+    here = tmp_path_factory.mktemp("fleet")
+    with Forks(here / "said") as forks:
+        up = Running(here, forks)
         yield up
-    assert up.coordinator.returncode == 0
+        up.coordinator.terminate()
+        assert up.coordinator.wait() == 0
 
 
-def until(holds: Callable[[], bool], seconds: float = 60.0) -> None:
+def until(holds: Callable[[], bool], seconds: float = PATIENCE) -> None:
     """Waits until something holds."""
     end = time.monotonic() + seconds
     while not holds():
@@ -119,7 +140,7 @@ def until(holds: Callable[[], bool], seconds: float = 60.0) -> None:
 
 
 def test_same_model_as_in_one_process_whatever_two_bad_devices_send(running: Running) -> None:
-    status, metrics, said = running.run("across", "--patience", "90")
+    status, metrics, said = running.run("across")
     assert status == 0, said
     assert loopback.digest(running.here / "across") == running.alone("in-process")
     assert isinstance(metrics["accuracy"], float)
@@ -140,10 +161,10 @@ def test_split_training_at_the_edge_servers_process_and_again_once_that_was_kill
         assert status == 0, said
         assert loopback.digest(running.here / f"split-{number}") == digest
         pid = json.loads(told.read_text())["pid"]
-        until(lambda: "in 5 sessions so far" in log.read_text().splitlines()[-1], 15)
+        until(lambda: "in 5 sessions so far" in log.read_text().splitlines()[-1])
         if number == 1:
             os.kill(pid, signal.SIGKILL)
-            until(lambda gone=pid: told.is_file() and json.loads(told.read_text())["pid"] != gone, 40)  # type: ignore[misc]
+            until(lambda gone=pid: told.is_file() and json.loads(told.read_text())["pid"] != gone)  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("flaw", ["another fleet's", "expired", "unregistered", "another role"])
@@ -164,24 +185,18 @@ def test_the_edge_server_lets_in_devices_of_its_fleet_only(running: Running, fla
 
 
 def test_a_device_that_is_killed_and_comes_back_answers_in_the_same_round(running: Running) -> None:
-    (running.here / "device-002" / "slow").write_text("100")
-    run = running.start("back", "--set", "training.rounds=1")
-    until(lambda: (running.here / "back").exists() and bool(running.records("back", "fleet")))
-    release = running.records("back", "plan")[0]["release"]
-    until(lambda: f"round 1 of {release}" in running.log("device-002"))
-    running.devices["device-002"].kill()
-    running.devices["device-002"].wait()
-    (running.here / "device-002" / "slow").unlink()
-    running.devices["device-002"] = loopback.device(running.plan, running.here / "device-002", running.port, "", ())
-    running.processes.append(running.devices["device-002"])
-    said = run.communicate(timeout=120)[1]
-    assert run.returncode == 0, said
+    with running.held("device-002"):
+        run = running.start("back", "--set", "training.rounds=1")
+        running.asked("device-002", "back", 1)
+        running.devices["device-002"].kill()
+        running.devices["device-002"].wait()
+    running.device("device-002")
+    assert run.wait() == 0, run.err.read_text()
     (body,) = running.records("back", "round")
     assert body["replies"] == 3
-    assert running.log("device-002").count(f"round 1 of {release}") == 2
+    assert running.log("device-002").count(f"round 1 of {running.release('back')}") == 2
 
 
-@pytest.mark.slow
 def test_rounded_updates_cross_in_a_quarter_of_the_bytes(running: Running) -> None:
     received = {}
     for name in ("fedavg", "int8-sgd"):
@@ -192,38 +207,65 @@ def test_rounded_updates_cross_in_a_quarter_of_the_bytes(running: Running) -> No
 
 
 def test_coordinator_killed_in_mid_round_goes_on_and_no_device_answers_a_round_twice(running: Running) -> None:
-    slow = running.here / "device-000" / "slow"
-    slow.write_text("6")
-    run = running.start("killed", "--set", "training.rounds=3")
-    begun = running.here / "killed" / "records.jsonl"
-    until(lambda: begun.exists() and len(running.records("killed", "round")) == 1)
-    release = running.records("killed", "plan")[0]["release"]
-    until(lambda: f"round 2 of {release}" in running.log("device-001"))
-    time.sleep(1)
-    run.kill()
-    run.communicate()
-    slow.unlink()
-    resumed = loopback.privet(
+    with running.held("device-000", 2):
+        run = running.start("killed", "--set", "training.rounds=3")
+        for name in ("device-000", "device-001"):
+            running.asked(name, "killed", 2)
+        kept = running.here / "device-001" / "work" / running.release("killed") / "answer-2.json"
+        until(kept.is_file)
+        run.kill()
+        run.wait()
+    resumed = running.forks.privet(
         *("run", running.plan, "--set", "training.rounds=3", "--resume", running.here / "killed"),
-        *("--engine", "flower", "--fleet", running.fleet.folder),
-        stderr=subprocess.PIPE,
+        *("--engine", "flower", "--fleet", running.fleet.folder, "--patience", PATIENCE),
     )
-    assert resumed.communicate(timeout=120)[1] is not None
-    assert resumed.returncode == 0
+    assert resumed.wait() == 0, resumed.err.read_text()
     assert loopback.digest(running.here / "killed") == running.alone("not-killed", "--set", "training.rounds=3")
     for name in NAMES:  # asked for round 2 again, a device sends the answer that it kept
-        assert len(re.findall(f"round 2 of {release}", running.log(name))) == 1
+        assert running.log(name).count(f"round 2 of {running.release('killed')}") == 1
 
 
 def test_late_device_is_named_and_the_round_goes_on(running: Running) -> None:
-    slow = running.here / "device-001" / "slow"
-    slow.write_text("15")
-    status, _, said = running.run("late", "--set", "engine.deadline=8", "--set", "training.rounds=1")
-    slow.unlink()
+    with running.held("device-001"):
+        limits = (f"engine.deadline={running.deadline}", "training.rounds=1")
+        status, _, said = running.run("late", *loopback.changed(limits))
     assert status == 0, said
     (body,) = running.records("late", "round")
     missing = {one["device"]: one["reason"] for one in body["missing"]}  # type: ignore[attr-defined]
-    assert missing["device-001"].startswith("late: no reply within 8 s")
+    assert missing["device-001"].startswith(f"late: no reply within {running.deadline} s")
+
+
+def test_a_slow_device_holds_up_nobody_and_its_old_update_is_used_where_the_plan_says_asynchronous(
+    running: Running,
+) -> None:
+    training = 'training={ name = "downpour", rounds = 2, staleness_exponent = 0.5 }'
+    with running.held("device-001"):
+        run = running.start("asynchronous", "--set", training)
+        for name in ("device-000", "device-002"):
+            until((running.here / name / "work" / running.release("asynchronous") / "answer-2.json").is_file)
+        until(lambda: len(running.records("asynchronous", "round")) == 1)
+        assert run.poll() is None
+    assert run.wait() == 0, run.err.read_text()
+    first, second = running.records("asynchronous", "round")
+    assert first["missing"] == second["missing"] == []
+    assert int(str(first["replies"])) + int(str(second["replies"])) == 6  # of the three honest devices, two each
+    assert second["staleness"]["max"] >= 2  # type: ignore[index]
+    assert running.records("asynchronous", "wire")[0]["late"] == []
+
+
+def test_a_plan_with_a_ledger_ends_with_the_same_model_and_rewards_as_in_one_process(running: Running) -> None:
+    settings = (
+        *("--set", "ledger={ miners = 4 }", "--set", "training.rounds=1"),
+        *("--set", 'aggregation={ name = "mean", equal_weights = true }'),
+    )
+    status, _, said = running.run("ledger", *settings)
+    assert status == 0, said
+    assert loopback.digest(running.here / "ledger") == running.alone("ledger-alone", *settings)
+    (across,), (alone,) = (running.records(out, "ledger") for out in ("ledger", "ledger-alone"))
+    assert across["customers"] == alone["customers"]  # keys, reputations, rewards
+    assert across["height"] == alone["height"]
+    verified = running.forks.privet("ledger", "verify", running.here / "ledger")
+    assert verified.wait() == 0, verified.err.read_text()
 
 
 def test_refusal_of_every_device_is_shown_at_the_coordinator_with_exit_status_3(running: Running) -> None:
@@ -371,45 +413,51 @@ class Thin:
 
 
 def test_a_device_behind_10_kilobits_a_second_takes_part(running: Running) -> None:
-    folder = running.here / "device-000"
     running.devices["device-000"].terminate()
-    assert running.devices["device-000"].wait(timeout=30) == 0
+    assert running.devices["device-000"].wait() == 0
+    before = running.log("device-000").count("joined")
     thin = Thin(running.port + 1, 10_000 / 8)
-    slow = loopback.device(running.plan, folder, running.port, "", (), "--gate", str(thin.port))
-    running.processes.append(slow)
-    until(lambda: running.log("device-000").count("joined") == 2)
+    slow = running.device("device-000", "--gate", thin.port)
+    until(lambda: running.log("device-000").count("joined") == before + 1)
     status, _, said = running.run("thin", "--set", "training.rounds=1", "--set", "model.hidden=[8]")
     slow.kill()
     slow.wait()
     thin.close()
-    running.processes.append(loopback.device(running.plan, folder, running.port, "", ()))
+    running.device("device-000")
     assert status == 0, said
     (body,) = running.records("thin", "round")
     assert body["replies"] == 3
     assert thin.crossed > 10_000
-    until(lambda: running.log("device-000").count("joined") == 3)
+    until(lambda: running.log("device-000").count("joined") == before + 2)
 
 
 def test_device_killed_in_training_is_named_and_may_come_back(running: Running) -> None:
-    (running.here / "device-002" / "slow").write_text("60")
-    run = running.start("killed-device", "--set", "engine.deadline=12", "--set", "training.rounds=1")
-    until(lambda: (running.here / "killed-device").exists() and bool(running.records("killed-device", "fleet")))
-    release = running.records("killed-device", "plan")[0]["release"]
-    until(lambda: f"round 1 of {release}" in running.log("device-002"))
-    running.devices["device-002"].kill()
-    said = run.communicate(timeout=120)[1]
-    assert run.returncode == 0, said
+    before = running.log("device-002").count("joined")
+    with running.held("device-002"):
+        limits = (f"engine.deadline={running.deadline}", "training.rounds=1")
+        run = running.start("killed-device", *loopback.changed(limits))
+        running.asked("device-002", "killed-device", 1)
+        running.devices["device-002"].kill()
+        assert run.wait() == 0, run.err.read_text()
     (body,) = running.records("killed-device", "round")
     assert body["replies"] == 2
     assert "device-002" in {one["device"] for one in body["missing"]}  # type: ignore[attr-defined]
-    (running.here / "device-002" / "slow").unlink()
-    running.processes.append(loopback.device(running.plan, running.here / "device-002", running.port, "", ()))
-    until(lambda: running.log("device-002").count("joined") == 3, 40)
+    running.device("device-002")
+    until(lambda: running.log("device-002").count("joined") == before + 1)
 
 
 def test_a_revoked_device_is_out_and_the_coordinator_goes_on(running: Running) -> None:
-    running.fleet.registry.revoke("device-004")
-    until(lambda: running.devices["device-004"].poll() is not None, 30)
+    folder = running.here / "device-004"
+    with _client(folder / "device.pem", folder / "device.key", folder / "authority.pem") as client:
+        key = load_pem_private_key((folder / "device.key").read_bytes(), None).public_key()
+        pem = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        named = {"flwr-public-key": base64.b64encode(pem).decode()}
+        before = _ask(client, running.port + 1, "/v1/fleet/pull-messages", headers=named)
+        assert before.status_code != 403  # the gate passes it on, and the SuperLink misses a signature
+        running.fleet.registry.revoke("device-004")
+        after = _ask(client, running.port + 1, "/v1/fleet/pull-messages", headers=named)  # at once, same connection
+        assert (after.status_code, after.text, after.headers["connection"]) == (403, "revoked", "close")
+    until(lambda: running.devices["device-004"].poll() is not None)
     assert running.devices["device-004"].returncode == 3
     assert "lets this device in no more" in running.log("device-004")
     time.sleep(3)

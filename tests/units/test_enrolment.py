@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from privet.apps.agent import identity
 from privet.errors import InputError, RefusedError, RunError, UnreachableError
 from privet.governance.enrolment import COORDINATOR, Fleet
-from privet.governance.registry import Registry
+from privet.governance.registry import Registry, Verdicts
 from privet.governance.tokens import Token, hash_of, same
 from privet.transport.certificates import expires, host_of, name_in
 from privet.transport.enrolment import LONGEST, EnrolmentServer, Patience, ask, client_context
@@ -419,6 +419,24 @@ def test_what_a_join_tells(fleet: Fleet, served: EnrolmentServer, tmp_path: Path
 def test_words_that_are_no_tokens(text: str) -> None:
     with pytest.raises(InputError, match="no token"):
         Token.read(text)
+
+
+def test_a_verdict_holds_until_anybody_changes_the_registry(fleet: Fleet) -> None:
+    asked, trusted = [], {"one"}
+
+    def decide(who: str) -> bool:
+        asked.append(who)
+        return who in trusted
+
+    verdicts = Verdicts[str](fleet.registry.path, decide)
+    assert [verdicts(who) for who in ("one", "two", "one", "two")] == [True, False, True, False]
+    assert asked == ["one", "two"]
+    trusted.clear()
+    assert verdicts("one")  # nobody has written to the file
+    Registry(fleet.registry.path).keep(anything=1)
+    assert not verdicts("one")
+    assert asked == ["one", "two", "one"]
+    verdicts.close()
 
 
 def test_one_key_is_one_device(fleet: Fleet) -> None:

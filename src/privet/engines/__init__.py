@@ -1,8 +1,8 @@
 """Where devices compute, what crossed, and what each party saw."""
 
 from privet.engines.channel import Channel, Keep, Traffic
-from privet.engines.contract import Engine, Message, Reply, Work
+from privet.engines.contract import Engine, Message, OwnTime, Reply, Work
 from privet.engines.in_process import InProcess
 from privet.engines.view import View
 
-__all__ = ["Channel", "Engine", "InProcess", "Keep", "Message", "Reply", "Traffic", "View", "Work"]
+__all__ = ["Channel", "Engine", "InProcess", "Keep", "Message", "OwnTime", "Reply", "Traffic", "View", "Work"]

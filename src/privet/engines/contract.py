@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from privet.engines.channel import Channel, Keep, Traffic
 from privet.fleet.device import Device
@@ -45,6 +45,7 @@ class Reply:
         traffic: what crossed because of it.
         seen: what a View keeps of it.
         missing: why there is no answer; "" when there is one.
+        refusal: its kind, where the device said no; "" where it did not.
         base: digest of the global model that it started from.
     """
 
@@ -56,6 +57,7 @@ class Reply:
     traffic: list[Traffic] = field(default_factory=list)
     seen: State = field(default_factory=dict)
     missing: str = ""
+    refusal: str = ""
     base: str = ""
     kept: State = field(default_factory=dict)
 
@@ -69,4 +71,28 @@ class Engine(Protocol):
 
     def ask(self, devices: Sequence[Device], work: Work, message: Message, keep: Keep | None = None) -> Iterator[Reply]:
         """Yields one reply a device, in any order; a device that did not answer yields one that says why."""
+        ...
+
+
+@runtime_checkable
+class OwnTime(Engine, Protocol):
+    """An engine whose devices take the time that they take, so that nobody has to wait for the slowest."""
+
+    def send(self, devices: Sequence[Device], work: Work, message: Message) -> None:
+        """Sends a message and does not wait for the replies."""
+        ...
+
+    def awaited(self) -> set[str]:
+        """Returns the identities of the devices that were sent a message and have not replied."""
+        ...
+
+    def arrivals(self) -> Iterator[tuple[Message, Reply]]:
+        """Yields replies as they arrive, with what they answer, until none is awaited; a later call goes on.
+
+        Whatever is sent meanwhile is awaited too. The message is without tensors. A device that does not answer in
+        time yields a reply that says so.
+
+        Raises:
+            RefusedError: every device refused.
+        """
         ...

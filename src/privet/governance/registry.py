@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from privet.errors import InputError, RefusedError
 from privet.governance.database import opened
@@ -18,6 +19,8 @@ from privet.governance.tokens import Token, hash_of, same
 
 Clock = Callable[[], float]
 """Returns seconds since 1970, UTC."""
+
+Who = TypeVar("Who", bound=Hashable)
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 _ASK = "ask for a new one: privet fleet invite"
@@ -206,6 +209,43 @@ class Registry:
         with self._open() as database:
             query = "SELECT count(*) FROM invitations WHERE used IS NULL AND expires > ?"
             return int(database.execute(query, (self.clock(),)).fetchone()[0])
+
+
+class Verdicts(Generic[Who]):
+    """Who may come in: answers that follow from a registry, remembered until anybody changes it.
+
+    A look whether it was changed takes microseconds, so a server can afford one a call; a device that is revoked is
+    out at its next call.
+
+    Args:
+        path: of the registry.
+        decide: tells who may come in; asks the registry.
+
+    Raises:
+        RunError: the file is no registry.
+    """
+
+    def __init__(self, path: Path, decide: Callable[[Who], bool]) -> None:
+        Registry(path)  # makes it, or refuses it
+        self._decide, self._lock = decide, threading.Lock()
+        self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        self._known: dict[Who, bool] = {}
+        self._version = -1
+
+    def __call__(self, who: Who) -> bool:
+        """Returns whether somebody may come in; callable from any thread."""
+        with self._lock:
+            # It moves when another connection writes, and this one never does.
+            version = self._database.execute("PRAGMA data_version").fetchone()[0]
+            if version != self._version:
+                self._version, self._known = version, {}
+            if who not in self._known:
+                self._known[who] = self._decide(who)
+            return self._known[who]
+
+    def close(self) -> None:
+        """Closes the registry's file."""
+        self._database.close()
 
 
 def _member(row: Sequence[Any]) -> Member:

@@ -79,9 +79,12 @@ class Across:
         Raises:
             UnreachableError: the coordinator is not up, or too few devices are enrolled, or joined in time.
             PlanError: devices elsewhere can't do what the plan asks for.
+            InputError: ``enough`` is set for training without rounds.
             MissingExtraError: flwr is not installed.
         """
         work_of(experiment, "")
+        if self.enough is not None and experiment.task.protocol.asynchronous:
+            raise InputError("--enough: nobody waits for others in this training", do="leave it out")
         link, until = self._link(), time.monotonic() + self.patience
         while True:
             try:

@@ -29,6 +29,7 @@ from privet.fleet.behaviours.honest import Honest
 from privet.fleet.device import Device
 from privet.fleet.profile import find_profile
 from privet.fleet.side import DeviceSide
+from privet.governance.consent import NotAllowedError
 from privet.mechanisms.chain import Chain
 from privet.models.imported import Imported
 from privet.study.edge import RemoteEdge
@@ -48,6 +49,9 @@ if TYPE_CHECKING:
 
 REFUSED = "refused: "
 """How an answer begins that says no."""
+
+WORK = "work"
+"""The kind of refusal that is about the work itself; the others are those of the device's own log."""
 
 KEPT = 8
 """Runs of which a device keeps its memory and its last answer."""
@@ -74,16 +78,18 @@ class Worker:
         """Returns the answer to a letter; a refusal says why, and everything else that fails does too."""
         from privet.engines.flower.wire import letter
 
+        kind = WORK
         try:
             self.side.verify(asked.head, asked.signature)
             return self._answer(asked)
         except RefusedError as refusal:
             why = REFUSED + refusal.advice()
+            kind = refusal.code if isinstance(refusal, NotAllowedError) else WORK
         except UnreachableError as error:
-            why = error.advice()
+            why, kind = error.advice(), ""
         except PrivetError as error:
             why = REFUSED + f"it can't do this work: {error.advice()}"
-        return letter(_no(_addressed(asked, self.side.identity), why))
+        return letter(_no(_addressed(asked, self.side.identity), why, kind))
 
     def _answer(self, asked: Letter) -> Letter:
         from privet.engines.flower.wire import Letter, letter
@@ -96,10 +102,10 @@ class Worker:
         if given.with_suffix(".json").is_file():
             kept = Letter(given.with_suffix(".json").read_bytes(), given.with_suffix(".safetensors").read_bytes())
             if kept.fields()["base"] != head["base"]:
-                raise RefusedError(f"round {number} was answered already, for another model")
+                raise NotAllowedError("round", f"round {number} was answered already, for another model")
             return kept
         if any(int(one.stem.partition("-")[2]) > number for one in folder.glob("answer-*.json")):
-            raise RefusedError(f"round {number} is over")
+            raise NotAllowedError("round", f"round {number} is over")
         self._permit({**work, "round": number, "keep": head["keep"]})
         step, guarantee = self._step(work)
         model, shared = asked.states("model", "shared")
@@ -269,9 +275,9 @@ def _addressed(asked: Letter, otherwise: str) -> str:
         return otherwise
 
 
-def _no(identity: str, why: str) -> dict[str, Any]:
+def _no(identity: str, why: str, kind: str) -> dict[str, Any]:
     empty: dict[str, Any] = {"round": 0, "base": "", "fields": {}, "traffic": [], "kept": False}
-    return {"device": identity, "missing": why, **empty}
+    return {"device": identity, "missing": why, "refused": kind, **empty}
 
 
 def _memory(folder: Path, taken: int) -> State:

@@ -136,14 +136,15 @@ def _reaching(
         log.append("fleet", {"engine": "flower", "devices": playing or across.ready(experiment)})
     known = log.of("fleet")[0].body["devices"]
     with across.engine(experiment, log.of("plan")[0].body["release"], known) as engine:
-        seed = experiment.plan.seed
 
         def measured() -> None:
             late = [{"device": device, "round": number} for device, number in engine.late]
             body = {"sent": engine.sent, "received": engine.received, "saved": engine.saved, "late": late}
             log.append("wire", body)
 
-        yield replace(experiment, coordinator=replace(experiment.coordinator, engine=Colluding(engine, seed))), measured
+        asynchronous = experiment.task.protocol.asynchronous  # each device in its own time, none waits to collude
+        reach = engine if asynchronous else Colluding(engine, experiment.plan.seed)
+        yield replace(experiment, coordinator=replace(experiment.coordinator, engine=reach)), measured
 
 
 class Session:

@@ -44,11 +44,16 @@ def work_of(experiment: Experiment, release: str) -> dict[str, Any]:
             "model.name: devices run no code that Privet does not ship, and this model is other code",
             do="take a shipped model, or leave out --engine flower",
         )
-    if task.protocol.personalises or task.protocol.asynchronous:
+    if task.protocol.personalises:
         raise PlanError(
             f"training.name: the flower engine does not run {to_table(task.protocol)['name']} yet",
-            allowed="protocols that work in rounds and make one model",
+            allowed="protocols that make one model for all",
             do="take training.name = 'fedavg', or leave out --engine flower",
+        )
+    if task.protocol.asynchronous and any(device.behaviour.colludes for device in experiment.devices):
+        raise PlanError(
+            "fleet.hostile: devices that collude wait for one another, and nobody waits in this training",
+            do="take training.name = 'fedavg', or other behaviours",
         )
     network = task.network()
     return {

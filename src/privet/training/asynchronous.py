@@ -1,19 +1,23 @@
-"""One round of asynchronous training: devices push when their modelled time is up, whatever model they began with.
+"""One round of asynchronous training: devices push when their time is up, whatever model they began with.
 
 Every device fetches the global model, trains, pushes its update, and fetches again at once; nobody waits for anybody.
 In the simulation a device's training is computed when it fetches and counts when its modelled time is up. What is on
-its way is part of the run's memory, so that a run goes on where it stopped.
+its way is part of the run's memory, so that a run goes on where it stopped. Across machines a push counts when it
+arrives; a run that goes on asks every device for its next try.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import time
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from privet.engines import Message
+from privet.engines import Message, OwnTime
 from privet.fleet.device import Device
 from privet.tensors import State, digest, flatten, unflatten
 from privet.training.local import LocalStep
@@ -26,7 +30,7 @@ DUE, SINCE, TRIES, LOSS = range(4)
 
 
 class Clock:
-    """The modelled clock of one round: what is on its way, and the model as it moves.
+    """The clock of one round: what is on its way, and the model as it moves.
 
     Args:
         coordinator: of an asynchronous protocol; its work is a local step.
@@ -38,6 +42,7 @@ class Clock:
         known = by_owner(done.memory).get(SERVER, {})
         self.now, self.pushed = known.get("clock", torch.zeros(2, dtype=torch.float64)).tolist()
         self.began = self.now
+        self.rows = sum(device.examples for device in coordinator.devices)
         self.times = {name[:-6]: value.clone() for name, value in known.items() if name.endswith(".times")}
         self.coming = {name[:-7]: value for name, value in known.items() if name.endswith(".update")}
 
@@ -51,9 +56,7 @@ class Clock:
         """Lets devices, all at the same number of tries, train from the model as it is now."""
         one, work = self.coordinator, self.coordinator.work
         assert isinstance(work, LocalStep)  # noqa: S101 - else the protocol would not be asynchronous
-        tries = float(self.times[devices[0].identity][TRIES]) if self.times else 0.0
-        state = unflatten(self.base, self.done.state)
-        message = Message(int(tries) + 1, state, digest(state))
+        tries, message = self.tries(devices[0]), self.message(devices[0])
         by_identity = {device.identity: device for device in devices}
         for reply in one.engine.ask(devices, work, message):
             device = by_identity[reply.device]
@@ -65,7 +68,25 @@ class Clock:
             if sound:
                 self.coming[reply.device] = reply.tensors["update"]
 
-    def push(self, device: Device, weight: float) -> Tensor | None:
+    def tries(self, device: Device) -> float:
+        """Returns how often a device has pushed, or failed to."""
+        return float(self.times[device.identity][TRIES]) if device.identity in self.times else 0.0
+
+    def message(self, device: Device) -> Message:
+        """Returns what a device gets for its next try: the model as it is now."""
+        state = unflatten(self.base, self.done.state)
+        return Message(int(self.tries(device)) + 1, state, digest(state))
+
+    def send(self, devices: Sequence[Device], engine: OwnTime) -> None:
+        """Lets devices train from the model as it is now, in their own time."""
+        for number in sorted({self.tries(device) for device in devices}):
+            alike = [device for device in devices if self.tries(device) == number]
+            engine.send(alike, self.coordinator.work, self.message(alike[0]))
+            for device in alike:
+                figures = [self.now, self.pushed, number, 0.0]
+                self.times[device.identity] = torch.tensor(figures, dtype=torch.float64)
+
+    def push(self, device: Device) -> Tensor | None:
         """Takes what a device sends when its time is up; returns its update, or None if nothing sound came."""
         times = self.times[device.identity]
         self.now = float(times[DUE])
@@ -74,8 +95,10 @@ class Clock:
         update = self.coming.pop(device.identity, None)
         if update is None:
             return None
+        staleness = int(self.pushed - times[SINCE])
+        weight = self.coordinator.protocol.pace(staleness) * device.examples / self.rows
         self.base = self.base + weight * update
-        self.done.staleness.append((device.identity, int(self.pushed - times[SINCE])))
+        self.done.staleness.append((device.identity, staleness))
         self.done.loss += float(times[LOSS])
         self.pushed += 1
         return update
@@ -91,24 +114,48 @@ def asynchronous_round(coordinator: Coordinator, done: Round, updates: int) -> R
         done: the round, as it began.
         updates: how many updates the coordinator's own View keeps.
     """
-    protocol, fleet = coordinator.protocol, coordinator.devices
-    clock, rows = Clock(coordinator, done), sum(device.examples for device in fleet)
-    if not clock.times:
-        clock.fetch(fleet)
-    done.delays.clear()
-    for _ in fleet:
-        waiting = [one for one in fleet if clock.times[one.identity][TRIES] < protocol.rounds]
-        if not waiting:
-            break
-        first = min(waiting, key=lambda one: (float(clock.times[one.identity][DUE]), one.identity))
-        update = clock.push(first, protocol.pace() * first.examples / rows)
+    clock, engine = Clock(coordinator, done), coordinator.engine
+    pushes = _real(clock, engine) if isinstance(engine, OwnTime) else _modelled(clock)
+    for device, update in pushes:
         if update is not None and len(done.updates) < updates:
-            done.updates[first.identity] = update
-        if clock.times[first.identity][TRIES] < protocol.rounds:
-            delays = dict(done.delays)
-            clock.fetch([first])
-            done.delays = delays
+            done.updates[device.identity] = update
     done.replies = done.selected = len(done.staleness)
     done.loss /= max(1, done.replies)
     done.state, done.memory = unflatten(clock.base, done.state), clock.memory()
     return done
+
+
+def _modelled(clock: Clock) -> Iterator[tuple[Device, Tensor | None]]:
+    """Yields the pushes of a round in the order of their modelled times."""
+    done, fleet, most = clock.done, clock.coordinator.devices, clock.coordinator.protocol.rounds
+    if not clock.times:
+        clock.fetch(fleet)
+    done.delays.clear()
+    for _ in fleet:
+        waiting = [one for one in fleet if clock.tries(one) < most]
+        if not waiting:
+            break
+        first = min(waiting, key=lambda one: (float(clock.times[one.identity][DUE]), one.identity))
+        yield first, clock.push(first)
+        if clock.tries(first) < most:
+            delays = dict(done.delays)
+            clock.fetch([first])
+            done.delays = delays
+
+
+def _real(clock: Clock, engine: OwnTime) -> Iterator[tuple[Device, Tensor | None]]:
+    """Yields the pushes of a round as they arrive; who has pushed is sent the model as it is then."""
+    one, done, started = clock.coordinator, clock.done, time.monotonic()
+    by_identity = {device.identity: device for device in one.devices}
+    idle = [device for device in one.devices if device.identity not in engine.awaited()]
+    clock.send([device for device in idle if clock.tries(device) < one.protocol.rounds], engine)
+    for message, reply in islice(engine.arrivals(), len(one.devices)):
+        device, times = by_identity[reply.device], clock.times[reply.device]
+        times[DUE] = clock.began + time.monotonic() - started
+        if one._accept(reply, clock.base, message, done):
+            loss = float(reply.fields.get("loss", 0.0))
+            times[LOSS] = loss if math.isfinite(loss) else 0.0
+            clock.coming[device.identity] = reply.tensors["update"]
+        yield device, clock.push(device)
+        if clock.tries(device) < one.protocol.rounds:
+            clock.send([device], engine)

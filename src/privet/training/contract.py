@@ -245,8 +245,12 @@ class Protocol(Part):
         """
         return combined, {}
 
-    def pace(self) -> float:
-        """Returns the factor of every push of an asynchronous protocol."""
+    def pace(self, staleness: int) -> float:
+        """Returns the factor of a push of an asynchronous protocol.
+
+        Args:
+            staleness: how many pushes came between the model that it began with and itself.
+        """
         return 1.0
 
     def personal(self, lesson: Lesson) -> None:

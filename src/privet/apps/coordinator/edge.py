@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,9 +18,6 @@ if TYPE_CHECKING:
 
 SWEEP = 5.0
 """Seconds between two looks for sessions that are over, and whether the process is to end."""
-
-GLANCE = 1.0
-"""Seconds for which an answer of the registry holds; so long a revoked device may go on at most."""
 
 
 @click.command()
@@ -64,7 +60,7 @@ def serving(folder: Path, address: str, sessions: int) -> Iterator[EdgeServer]:
         InputError: there is no fleet in the folder, or the address can't be listened at.
     """
     from privet.governance.enrolment import EDGE_FOLDER, Fleet, admitted
-    from privet.governance.registry import Registry
+    from privet.governance.registry import Registry, Verdicts
     from privet.study.across import EDGE
     from privet.study.edge import LIMIT, EdgeServer
     from privet.transport.contract import Peer
@@ -74,15 +70,8 @@ def serving(folder: Path, address: str, sessions: int) -> Iterator[EdgeServer]:
     own = folder / EDGE_FOLDER
     if not (own / "work.pub").is_file():
         Fleet(folder).prepare_edge()
-    registry, known = Registry(folder / "fleet.db"), dict[Peer, tuple[float, bool]]()
-
-    def admit(peer: Peer) -> bool:
-        at, verdict = known.get(peer, (-GLANCE, False))
-        if time.monotonic() - at >= GLANCE:
-            verdict = admitted(registry, str(peer))
-            known[peer] = time.monotonic(), verdict
-        return verdict
-
+    registry = Registry(folder / "fleet.db")
+    admit = Verdicts[Peer](registry.path, lambda peer: admitted(registry, str(peer)))
     edge_server = EdgeServer(bytes.fromhex((own / "work.pub").read_text()), sessions)
     server = Server(address, Identity.load(own), edge_server.service, admit=admit, limit=LIMIT, calls=16)
     told, fresh = folder / EDGE, folder / f"{EDGE}.new"
@@ -93,3 +82,4 @@ def serving(folder: Path, address: str, sessions: int) -> Iterator[EdgeServer]:
     finally:
         told.unlink(missing_ok=True)
         server.close()
+        admit.close()

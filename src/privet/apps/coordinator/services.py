@@ -23,8 +23,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from privet.engines.flower.environment import prepare_flower
-from privet.errors import PrivetError, UnreachableError
+from privet.errors import PrivetError, RunError, UnreachableError
 from privet.governance.enrolment import COORDINATOR, Fleet
+from privet.governance.registry import Verdicts
 from privet.study.across import EDGE, LINK
 from privet.transport.certificates import host_of
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     import uvicorn
 
 GLANCE = 1.0
-"""Seconds between two looks at the registry and at the processes; so long a revoked device may go on at most."""
+"""Seconds between two looks at the registry and at the processes."""
 
 
 _PRIVET = "from privet.apps.cli.main import main; main()"
@@ -75,12 +76,13 @@ class Services:
         self.fleet, self.ports, self.folder = Fleet(folder), ports, folder.resolve()
         self._stack = ExitStack()
         self._edge: subprocess.Popen[bytes] | None = None
-        self._seen: dict[int, tuple[float, bool]] = {}  # only certificates of our authority come so far
+        self._verdicts = Verdicts(folder / "fleet.db", self._known)
 
     def __enter__(self) -> Services:
         from privet.engines.flower.superlink import SuperLink
 
         certificate, key, authority = (path.resolve() for path in self.fleet.files)
+        self._stack.callback(self._verdicts.close)
         name = host_of(COORDINATOR)
         superlink = SuperLink(self.folder / "flower", self.ports.superlink, authority, certificate, key, name)
         try:
@@ -167,7 +169,7 @@ class Services:
         """Serves the gate in a thread, and returns what ends it."""
         from privet.engines.flower.gate import Gate, door
 
-        gate = Gate(self._link, self._admits)
+        gate = Gate(self._link, self._verdicts)
         server = door(
             gate, host=self.ports.host, port=self.ports.gate, authority=authority, certificate=certificate, key=key
         )
@@ -184,17 +186,14 @@ class Services:
 
         return end
 
-    def _admits(self, certificate: x509.Certificate) -> bool:
-        at, verdict = self._seen.get(certificate.serial_number, (-GLANCE, False))
-        if time.monotonic() - at < GLANCE:
-            return verdict
+    def _known(self, certificate: x509.Certificate) -> bool:
         try:
             self.fleet.admitted(certificate.public_bytes(Encoding.PEM))
-            verdict = True
+        except RunError:
+            raise  # a registry that is busy says nothing of a device, which asks again
         except PrivetError:
-            verdict = False
-        self._seen[certificate.serial_number] = time.monotonic(), verdict
-        return verdict
+            return False
+        return True
 
 
 def _serve(server: uvicorn.Server) -> None:

@@ -12,6 +12,7 @@ import asyncio
 import ssl
 from base64 import b64decode
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from privet.engines.flower.link import Link
 
 Admits = Callable[[x509.Certificate], bool]
-"""Whether a device may still come in; its certificate is valid and of our authority."""
+"""Whether a device may still come in; its certificate is of our authority, and was valid when it connected."""
 
 DOOR = "/v1/fleet/"
 CALLS = frozenset(
@@ -79,7 +80,7 @@ class Gate:
         headers = {name.lower(): value for name, value in scope["headers"]}
         refusal = self._refusal(scope["method"], scope["path"], headers, peer)
         if refusal:
-            await _answer(send, *refusal)
+            await _answer(send, *refusal, [(b"connection", b"close")])
             return
         body = await _body(receive)
         if body is None:
@@ -113,6 +114,8 @@ class Gate:
             return 401, b"no key"
         if key.strip() != pem.strip():
             return 401, b"the key is not the certificate's"
+        if certificate.not_valid_after_utc <= datetime.now(UTC):  # a connection may outlive it
+            return 403, b"expired"
         return None if self._admits(certificate) else (403, b"revoked")
 
     async def close(self) -> None:
