@@ -48,6 +48,11 @@ alone = false
 NAMES = set(parts.names("attacks"))
 
 
+def find_target(name: str) -> str:
+    target: str = parts.find("attacks", name).target
+    return target
+
+
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A table of meter readings: five numbers that go together, one of them yes or no, and what to predict."""
@@ -116,7 +121,9 @@ def test_one_attack_says_the_same_again_and_takes_the_place_of_what_it_said_befo
 
 def test_one_partys_attacks_only(run: Path) -> None:
     outcomes = attack_all(run, party="edge-server")
-    assert [outcome.name for outcome in outcomes] == ["feature-inversion"]
+    assert [each.name for each in outcomes] == [name for name in sorted(NAMES) if find_target(name) == "features"]
+    ran = [each.name for each in outcomes if each.finding is not None]
+    assert ran == ["contrastive", "feature-inversion", "fresh-inverse", "known-release", "repeats"]
     with pytest.raises(InputError, match="edge-server, coordinator, anyone"):
         attack_all(run, party="edge-sever")
 

@@ -22,6 +22,7 @@ from privet.randomness import Source, seeded
 
 # `test_gradient_attacks.py` holds the laws of the others.
 NAMES = [name for name in parts.names("attacks") if find("attacks", name).target in ("features", "members")]
+LOOKS_UP = ("contrastive", "known-release", "repeats")  # they recognise; their guess is a record of their own
 CLASSES = 4
 SEEN, OWN = 120, 400
 
@@ -29,29 +30,40 @@ SEEN, OWN = 120, 400
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def images(count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Returns images (count, 1, 12, 12): the template of a class, and six patterns that vary by record."""
+def images(count: int, seed: int, skewed: bool = False) -> tuple[Tensor, Tensor]:
+    """Returns images (count, 1, 12, 12): the template of a class, and six patterns that vary by record.
+
+    Normal patterns look the same from all sides, so that nobody can tell how they were turned; skewed ones don't.
+    """
     template = torch.rand(CLASSES, 1, 12, 12, generator=torch.Generator().manual_seed(1))
     patterns = torch.randn(6, 12, 12, generator=torch.Generator().manual_seed(2))
     mine = torch.Generator().manual_seed(seed)
     labels = torch.randint(CLASSES, (count,), generator=mine)
-    moved = 0.15 * torch.einsum("nk,kxy->nxy", torch.randn(count, 6, generator=mine), patterns)
+    weights = torch.rand(count, 6, generator=mine).log().neg() - 1 if skewed else torch.randn(count, 6, generator=mine)
+    moved = 0.15 * torch.einsum("nk,kxy->nxy", weights, patterns)
     return (template[labels] + moved[:, None]).clamp(0, 1), labels
 
 
-def inversion_view(noise: float, signal: float = 1.0, releases: int = 1) -> tuple[View, Tensor, Tensor]:
-    """Returns a view of features = a fixed random linear map of the inputs, plus noise, and the truth."""
-    (truth, labels), (inputs, own_labels) = images(SEEN, 3), images(OWN, 4)
-    mixing = signal * torch.randn(144, 200, generator=torch.Generator().manual_seed(5)) / 12
+def inversion_view(
+    noise: float, signal: float = 1.0, releases: int = 1, key: bool = False
+) -> tuple[View, Tensor, Tensor]:
+    """Returns a view of features = a fixed random linear map of the inputs (a key: an orthogonal one), plus noise,
+    and the truth."""
+    (truth, labels), (inputs, own_labels) = images(4 * SEEN if key else SEEN, 3, skewed=key), images(OWN, 4, skewed=key)
+    mixing = signal * torch.randn(144, 144 if key else 200, generator=torch.Generator().manual_seed(5)) / 12
+    width = mixing.shape[1]
+    if key and signal:
+        mixing = torch.linalg.qr(mixing).Q
 
     def features(rows: Tensor, seed: int) -> Tensor:
-        drawn = seeded(seed).laplace((len(rows), releases, 200))
+        drawn = seeded(seed).laplace((len(rows), releases, width))
         return (rows.flatten(1) @ mixing)[:, None] + noise * drawn
 
     view = View(
         party="edge-server",
         seen={"features": features(truth, 6), "labels": labels},
         knows={"inputs": inputs, "labels": own_labels, "features": features(inputs, 7)},
+        release=lambda rows: rows.flatten(1) @ mixing,
         shape=(1, 12, 12),
         classes=CLASSES,
     )
@@ -95,7 +107,8 @@ def judged(name: str, winnable: bool) -> Finding:
     """Returns what an attack achieves on a view that it can win, or on one that it cannot."""
     attack = build("attacks", {"name": name})
     if attack.target == "features":
-        view, truth, labels = inversion_view(noise=0.0) if winnable else inversion_view(noise=1.0, signal=0.0)
+        key = name == "blind-key"
+        view, truth, labels = inversion_view(0.0, key=key) if winnable else inversion_view(1.0, signal=0.0, key=key)
         return judge_reconstruction(name, view, attack(view, seeded(0)), truth, labels)
     view, members = membership_view(memorised if winnable else indifferent)
     return judge_membership(name, view, attack(view, seeded(0)), members)
@@ -103,7 +116,9 @@ def judged(name: str, winnable: bool) -> Finding:
 
 def a_view(name: str) -> View:
     """Returns a view that holds what an attack needs."""
-    return inversion_view(noise=0.3)[0] if find("attacks", name).target == "features" else membership_view(memorised)[0]
+    if find("attacks", name).target == "features":
+        return inversion_view(noise=0.3, key=name == "blind-key")[0]
+    return membership_view(memorised)[0]
 
 
 def answer(name: str, view: View, seed: int = 0) -> Tensor:
@@ -117,7 +132,7 @@ def test_wins_where_it_can(name):
     if "auc" in metrics:
         assert metrics["auc"] > 0.95
     else:
-        assert metrics["ssim"] > 0.9
+        assert name in LOOKS_UP or metrics["ssim"] > 0.9
         assert metrics["reidentified"] > 0.98
 
 

@@ -11,13 +11,13 @@ from privet.attacks import matchers
 from privet.attacks.contract import Reconstruction
 from privet.attacks.convolutional_inverse import ConvolutionalInverse
 from privet.attacks.feature_inversion import FeatureInversion
-from privet.attacks.fitting import Fitting
 from privet.attacks.linear_inverse import Pairs
 from privet.attacks.neighbours import neighbours
 from privet.attacks.principal import Principal
 from privet.engines.view import View
 from privet.errors import InputError
 from privet.evidence.audit import clopper_pearson, judge_reconstruction
+from privet.models.fitting import Fitting
 from privet.randomness import seeded
 
 pytestmark = pytest.mark.usefixtures("one_thread")

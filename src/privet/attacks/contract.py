@@ -58,9 +58,11 @@ class Attack(Part):
 
     ``features``: what a device's front made of records.
         ``seen``: ``features`` (n, d) or (n, releases, d), perhaps ``labels``.
-        ``knows``: ``inputs``, their ``features``, perhaps their ``labels``.
-        With ``release``, candidates can be recognised by computing the mechanism on them.
-        Returns: a Reconstruction, row by row what was seen, perhaps with ``matchers``.
+        ``knows``: ``inputs``, their ``features`` (``blind-key`` does without), perhaps their ``labels``.
+        With ``release``, candidates can be recognised by computing the mechanism on them: (c, d), or (c, t, d)
+        where the party knows that each record went through one of t mechanisms, but not through which.
+        Returns: a Reconstruction, row by row what was seen, perhaps with ``matchers``. A matcher scores all
+        candidates: those of another class than the seen one are ruled out by who judges.
 
     ``members``: was a record trained on?
         ``seen``: candidates, ``inputs`` and ``labels``.

@@ -34,21 +34,21 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from privet.attacks import matchers
-from privet.attacks.contract import Attack, Matcher, Reconstruction, Target, rows
+from privet.attacks.contract import Attack, Matcher, Reconstruction, Target
 from privet.attacks.convolutional_inverse import ConvolutionalInverse
-from privet.attacks.fitting import Fitting
+from privet.attacks.likelihoods import likelihoods
 from privet.attacks.linear_inverse import Decoder, Pairs, best_linear, class_means, crossed
 from privet.attacks.matchers import Blocks
+from privet.attacks.material import Material, Units, material
 from privet.attacks.neighbours import neighbours
 from privet.attacks.principal import Principal
 from privet.attacks.releases import Squash, gather
 from privet.attacks.sharpener import Sharpener, lost
 from privet.engines.view import View
-from privet.errors import InputError
+from privet.models.fitting import Fitting
 from privet.parts import Grade, part
 from privet.randomness import Source
 
-_LEAST_PAIRS = 50
 _NEIGHBOURS = (1, 4, 16)
 _PRINCIPAL = 256
 
@@ -80,11 +80,11 @@ class FeatureInversion(Attack):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
 
     def __call__(self, view: View, rng: Source) -> Reconstruction:
-        known, known_labels, seen, seen_labels, classes = _material(view)
-        inputs = view.knows["inputs"].flatten(1).double()
-        low, high = inputs.amin(0), inputs.amax(0)
-        offset, scale = _units(inputs, view.shape)
-        targets = (inputs - offset) / scale
+        given = material(view)
+        known, known_labels, seen, seen_labels = given.known, given.known_labels, given.seen, given.seen_labels
+        classes, inputs = given.classes, given.inputs.flatten(1).double()
+        units = Units.of(inputs, view.shape)
+        targets = units.forward(inputs)
         order = rng.child("held out").permutation(len(inputs))
         tested, fitted = order[: len(order) // 10], order[len(order) // 10 :]
 
@@ -109,12 +109,10 @@ class FeatureInversion(Attack):
         ]
         losses = [lost(guess(held.features, held.labels), held.inputs, view.shape).item() for guess in guesses]
         best = guesses[losses.index(min(losses))]
-        guess = (best(kept, seen_labels) * scale + offset).clamp(low, high)
+        guess = units.back(best(kept, seen_labels))
         # What the matcher meets of a pair must not come from a decoder that was fitted on this pair.
         shown = (learned.features, guessed), (kept, decoder(kept, seen_labels))
-        ways = {"matcher": self._matcher(view.knows["inputs"][fitted], shown, rng)} | _known_mechanism(
-            view, known, seen
-        )
+        ways = {"matcher": self._matcher(given.inputs[fitted], shown, rng)} | _known_mechanism(view, given)
         return Reconstruction(guess.float().reshape(-1, *view.shape), matchers=ways)
 
     @property
@@ -180,46 +178,9 @@ class FeatureInversion(Attack):
         return lambda candidates: made()(candidates)
 
 
-def _known_mechanism(view: View, known: Tensor, seen: Tensor) -> dict[str, Matcher]:
+def _known_mechanism(view: View, given: Material) -> dict[str, Matcher]:
     """Returns how to recognise a candidate by the mechanism computed on it, where the party can do that."""
     release = view.release
     if release is None:
         return {}
-
-    def match(candidates: Tensor) -> Tensor:
-        return matchers.likelihood(known, release(view.knows["inputs"]), seen, release(candidates))
-
-    return {"likelihood": match}
-
-
-def _material(view: View) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
-    """Returns the attacker's and the seen features (k, r, d), both labels, and the number of classes."""
-    (seen,) = rows(view.seen, "features")
-    inputs, known = rows(view.knows, "inputs", "features")
-    if inputs.shape[1:] != view.shape or not view.shape:
-        raise InputError(f"the attacker's inputs have shape {tuple(inputs.shape[1:])}", allowed=f"{view.shape}")
-    if len(inputs) < _LEAST_PAIRS:
-        raise InputError(f"the attacker has {len(inputs)} pairs", allowed=f"{_LEAST_PAIRS} or more")
-    if seen.dim() not in (2, 3) or known.shape[1:] != seen.shape[1:]:
-        raise InputError(
-            f"the attacker's features have shape {tuple(known.shape[1:])}, the seen ones {tuple(seen.shape[1:])}",
-            allowed="(d) or (releases, d), the same for both",
-        )
-    classes = view.classes
-    if classes and "labels" in view.seen and "labels" in view.knows:
-        labels = [rows(view.knows, "inputs", "labels")[1].long(), rows(view.seen, "features", "labels")[1].long()]
-        if any(not 0 <= int(end) < classes for side in labels for end in side.aminmax()):
-            raise InputError("the view holds a label that is no class", allowed=f"0 to {classes - 1}")
-    else:
-        classes, labels = 1, [torch.zeros(len(side), dtype=torch.int64) for side in (known, seen)]
-    if seen.dim() == 2:
-        known, seen = known[:, None], seen[:, None]
-    return known, labels[0], seen, labels[1], classes
-
-
-def _units(inputs: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Returns the offset and scale that bring an image's range to [0, 1], a vector's columns to variance 1."""
-    if len(shape) == 3:
-        return inputs.min(), (inputs.max() - inputs.min()).clamp_min(1e-12)
-    spread = inputs.std(0)
-    return inputs.mean(0), torch.where(spread > 0, spread, 1.0)
+    return {"likelihood": lambda candidates: likelihoods(given, release(given.inputs), release(candidates))}

@@ -12,29 +12,45 @@ Two ways, since a learned inverse alone understates what a party can do:
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor, nn
 
 from privet.attacks.contract import Matcher
-from privet.attacks.fitting import Fitting
 from privet.attacks.principal import Principal
+from privet.models.fitting import Fitting
 from privet.randomness import Source
 
-_SHARED, _WIDTH = 64, 256
-_PRINCIPAL = 128
 _SHORTLIST = 20
+_NEVER = 1e4
 _CHUNK = 64
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large the networks of a learned matcher are.
+
+    Attributes:
+        width: units in the hidden layer of each.
+        shared: dimensions of the space in which they meet.
+        principal: directions in which each description is given to them, at most.
+    """
+
+    width: int = 256
+    shared: int = 64
+    principal: int = 128
 
 
 class _Meeting(nn.Module):
     """Two networks into one space, and how sharply they compare there."""
 
-    def __init__(self, seen: int, inputs: int) -> None:
+    def __init__(self, seen: int, inputs: int, size: Size) -> None:
         super().__init__()
         self.seen, self.inputs = (
-            nn.Sequential(nn.Linear(size, _WIDTH), nn.ReLU(), nn.Dropout(0.1), nn.Linear(_WIDTH, _SHARED))
-            for size in (seen, inputs)
+            nn.Sequential(nn.Linear(given, size.width), nn.ReLU(), nn.Dropout(0.1), nn.Linear(size.width, size.shared))
+            for given in (seen, inputs)
         )
         self.sharpness = nn.Parameter(torch.tensor(2.0))
 
@@ -49,7 +65,15 @@ Blocks = tuple[Tensor, ...]
 """Several descriptions of the same rows, each (m, its own d)."""
 
 
-def learned(own: Blocks, inputs: Tensor, seen: Blocks, fitting: Fitting, rng: Source) -> Matcher:
+def learned(
+    own: Blocks,
+    inputs: Tensor,
+    seen: Blocks,
+    fitting: Fitting,
+    rng: Source,
+    size: Size = Size(),
+    labels: Tensor | None = None,
+) -> Matcher:
     """Returns a matcher that learned on pairs what belongs together.
 
     Args:
@@ -58,12 +82,14 @@ def learned(own: Blocks, inputs: Tensor, seen: Blocks, fitting: Fitting, rng: So
         seen: what was seen, made in the same way, n rows each.
         fitting: how to learn.
         rng: of the learning.
+        size: of the networks.
+        labels: of the attacker's own inputs, shape (m,): pairs are then told apart within their class only.
 
     References:
         van den Oord, Li, Vinyals, Representation Learning with Contrastive Predictive Coding (2018), equation 4.
     """
-    inside = Principal(inputs.flatten(1), _PRINCIPAL, rng.child("inputs"))
-    blocks = [Principal(block, _PRINCIPAL, rng.child("seen", place)) for place, block in enumerate(own)]
+    inside = Principal(inputs.flatten(1), size.principal, rng.child("inputs"))
+    blocks = [Principal(block, size.principal, rng.child("seen", place)) for place, block in enumerate(own)]
 
     def described(rows: Blocks) -> Tensor:
         return torch.cat([look(block) for look, block in zip(blocks, rows, strict=True)], 1)
@@ -72,9 +98,11 @@ def learned(own: Blocks, inputs: Tensor, seen: Blocks, fitting: Fitting, rng: So
 
     def lost(network: _Meeting, batch: Tensor) -> Tensor:
         scores, right = network(met[batch], given[batch]), torch.arange(len(batch))
+        if labels is not None:
+            scores = scores.masked_fill(labels[batch][:, None] != labels[batch], -_NEVER)
         return F.cross_entropy(scores, right) + F.cross_entropy(scores.T, right)
 
-    network = fitting(lambda: _Meeting(met.shape[1], given.shape[1]), lost, len(met), rng.child("meeting"))
+    network = fitting(lambda: _Meeting(met.shape[1], given.shape[1], size), lost, len(met), rng.child("meeting"))
 
     @torch.no_grad()
     def match(candidates: Tensor) -> Tensor:

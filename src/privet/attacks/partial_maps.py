@@ -18,11 +18,11 @@ import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor
 
 from privet.attacks.contract import Reconstruction, rows
-from privet.attacks.fitting import Fitting
 from privet.attacks.maps_inverse import MapsInverse
 from privet.attacks.sharpener import lost
 from privet.engines.view import View
 from privet.errors import InputError
+from privet.models.fitting import Fitting
 from privet.randomness import Source
 
 _CHUNK = 250

@@ -18,6 +18,10 @@ class Principal:
         most: directions to find at most.
         rng: of the first directions.
 
+    Attributes:
+        count: directions found.
+        spread: standard deviation of the rows along each, shape (count,).
+
     References:
         Halko, Martinsson, Tropp, Finding Structure with Randomness (SIAM Review 2011), algorithm 4.4.
     """
@@ -34,10 +38,10 @@ class Principal:
         self._directions = (found @ turn.T)[:, :count]
         # A direction in which nothing varies would blow rounding up to the size of a signal.
         spread = (spread / max(len(values) - 1, 1) ** 0.5)[:count]
-        self._spread = spread.clamp_min(1e-3 * float(spread.max()) + 1e-12)
+        self.spread = spread.clamp_min(1e-3 * float(spread.max()) + 1e-12)
         self.count = count
 
     def __call__(self, rows: Tensor) -> Tensor:
         """Returns rows (n, d) along the directions, in units of their spread, float32 (n, count)."""
-        along: Tensor = (rows.float() - self._mean) @ self._directions / self._spread
+        along: Tensor = (rows.float() - self._mean) @ self._directions / self.spread
         return along

@@ -36,7 +36,9 @@ class View:
         train: how the party trains reference models of its own, if it can.
         train_many: how it trains many of them in one go, if it can; each is trained as ``train`` trains.
         release: what the known mechanism makes of inputs (c, ...), its noise left out, (c, d), if the party can
-            compute it: with it, a candidate is recognised without undoing anything.
+            compute it: with it, a candidate is recognised without undoing anything. Of a mechanism that draws a
+            symbol, the probabilities of the symbols. (c, t, d) if one of t mechanisms was picked and the party
+            does not know which.
         network: gives a fresh copy of the network with the values that the party was sent, if it holds
             them: in evaluation mode, to be changed at will.
         shape: shape of one input, for example (1, 28, 28).

@@ -142,11 +142,13 @@ def judge_reconstruction(
     leak most), ``psnr``. Of vectors, with columns centred and in units of their spread: ``error``
     (distance to the original over the typical distance of originals from the mean) and
     ``correlation``. Of both: ``reidentified`` (share of rows whose own original the attacker picks out
-    of all n) and ``label_accuracy`` (share of guesses to which ``judge`` gives the original's label).
+    of all n), ``reidentified_in_class`` (the same where labels were seen: out of those with the label of
+    the row) and ``label_accuracy`` (share of guesses to which ``judge`` gives the original's label).
 
     Where the attacker has several ways to pick (the original nearest to its guess, and the
     reconstruction's ``matchers``) each is a metric of its own, ``reidentified_by_guess`` and so on, and
-    ``reidentified`` is the best of them, with an interval that allows for the picking (Bonferroni).
+    ``reidentified`` is the best of them, with an interval that allows for the picking (Bonferroni); so is
+    ``reidentified_in_class``, whose best way may be another one.
 
     Args:
         name: the attack's name.
@@ -169,13 +171,18 @@ def judge_reconstruction(
         raise InputError("the attack returned values that are not finite", do="correct the attack")
     measure = _measure(view, truth, labels, judge)
     found = measure(guess)
-    ways = {"guess": found["reidentified"]}
-    ways |= {way: _picked(match(truth), len(truth)) for way, match in reconstruction.matchers.items()}
-    found["reidentified"] = max(ways.values(), key=lambda hits: int(hits.sum()))
+    scores = {way: _checked(match(truth), len(truth)) for way, match in reconstruction.matchers.items()}
+    ways = {"guess": found["reidentified"]} | {way: _picked(table) for way, table in scores.items()}
+    found["reidentified"] = max(ways.values(), key=_hits)
+    if (same := _of_one_class(view, labels)) is not None:
+        within = [_picked(table.masked_fill(~same, -torch.inf)) for table in scores.values()]
+        found["reidentified_in_class"] = max([found["reidentified_in_class"], *within], key=_hits)
     metrics: dict[str, float] = {}
     for key, values in found.items():
-        metrics |= _with_interval(key, values, tries=len(ways) if key == "reidentified" else 1)
+        metrics |= _with_interval(key, values, tries=len(ways) if key.startswith("reidentified") else 1)
     floor = _chances("reidentified", view, labels)
+    if same is not None:
+        floor["reidentified_in_class"] = floor["reidentified_label"]
     if len(ways) > 1:
         for way, hits in ways.items():
             metrics |= _with_interval(f"reidentified_by_{way}", hits)
@@ -210,16 +217,29 @@ def _chances(key: str, view: View, labels: Tensor) -> dict[str, float]:
     return floor
 
 
-def _picked(scores: Tensor, candidates: int) -> Tensor:
-    """Returns for which rows the attacker is surest of their own candidate; among equals chance decides."""
+def _of_one_class(view: View, labels: Tensor) -> Tensor | None:
+    """Returns which candidates (second) have the label of which rows (first), where labels were seen."""
+    return labels[:, None] == labels if "labels" in view.seen else None
+
+
+def _checked(scores: Tensor, candidates: int) -> Tensor:
     if scores.shape != (candidates, candidates) or not torch.isfinite(scores).all():
         raise InputError(
             f"the attack returned scores of shape {tuple(scores.shape)} for {candidates} candidates",
             allowed="one finite score a row and candidate",
             do="correct the attack",
         )
-    order = seeded(0, "ties").permutation(candidates)
-    return order[scores[:, order].argmax(1)] == torch.arange(candidates)
+    return scores
+
+
+def _picked(scores: Tensor) -> Tensor:
+    """Returns for which rows the attacker is surest of their own candidate; among equals chance decides."""
+    order = seeded(0, "ties").permutation(len(scores))
+    return order[scores[:, order].argmax(1)] == torch.arange(len(scores))
+
+
+def _hits(picked: Tensor) -> int:
+    return int(picked.sum())
 
 
 def _measure(view: View, truth: Tensor, labels: Tensor, judge: Query | None) -> Callable[[Tensor], dict[str, Tensor]]:
@@ -228,6 +248,7 @@ def _measure(view: View, truth: Tensor, labels: Tensor, judge: Query | None) -> 
     spread = own.std(0, correction=0)
     centre, unit = (0.0, 1.0) if len(view.shape) == 3 else (own.mean(0), torch.where(spread > 0, spread, 1.0))
     originals = (truth.flatten(1).double() - centre) / unit
+    same = _of_one_class(view, labels)
 
     @torch.no_grad()
     def measure(guess: Tensor) -> dict[str, Tensor]:
@@ -240,8 +261,10 @@ def _measure(view: View, truth: Tensor, labels: Tensor, judge: Query | None) -> 
                 "error": (moved - originals).norm(dim=1) / typical,
                 "correlation": torch.cosine_similarity(moved, originals, eps=1e-3),
             }
-        nearest = torch.cat([torch.cdist(part, originals).argmin(1) for part in torch.split(moved, _CHUNK)])
-        found["reidentified"] = nearest == torch.arange(len(truth))
+        far = torch.cat([torch.cdist(part, originals) for part in torch.split(moved, _CHUNK)])
+        found["reidentified"] = far.argmin(1) == torch.arange(len(truth))
+        if same is not None:
+            found["reidentified_in_class"] = far.masked_fill_(~same, torch.inf).argmin(1) == torch.arange(len(truth))
         if judge is not None:
             answers = torch.cat([judge(part) for part in torch.split(guess.to(truth.dtype), _CHUNK)])
             found["label_accuracy"] = answers.argmax(1) == labels

@@ -1,4 +1,4 @@
-"""Fitting an attacker's network to its own pairs: Adam, whose step size rises and falls once."""
+"""Fitting a network to pairs: Adam, whose step size rises and falls once."""
 
 from __future__ import annotations
 
