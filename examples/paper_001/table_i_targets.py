@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ from torch.nn import functional
 
 from privet import parts
 from privet.errors import DataError
+from privet.fleet.datasets.cifar10_jpeg import Cifar10Jpeg
 from privet.fleet.datasets.mnist import Mnist
 from privet.fleet.datasets.mnist_10k import Mnist10k
 from privet.fleet.fetch import data_folders, find_file
@@ -66,9 +65,9 @@ def cifar() -> Images:
     Raises:
         DataError: the files are not here.
     """
-    do = "put train.npz and test.npz there: jpeg (all files behind each other), offset, y"
-    sides = [_jpegs(find_file("cifar10_jpeg", f"{side}.npz", "", None, do)) for side in ("train", "test")]
-    return Images("CIFAR-10 (JPEG copy)", *sides[0], *sides[1], 10)
+    data = Cifar10Jpeg().load()
+    arrays = (data.train_inputs, data.train_labels, data.test_inputs, data.test_labels)
+    return Images("CIFAR-10 (JPEG copy)", *map(torch.from_numpy, arrays), 10)
 
 
 def faces(folder: Path | None = None) -> Images:
@@ -90,20 +89,6 @@ def faces(folder: Path | None = None) -> Images:
     pixels = functional.interpolate(pixels[:, None], (FACE, FACE), mode="bilinear").expand(-1, 3, -1, -1)
     known = people < int(people.max()) + 1 - STRANGERS
     return Images("ORL", pixels[known], people[known], pixels[~known], people[~known], 0)
-
-
-def _jpegs(path: Path) -> tuple[Tensor, Tensor]:
-    from PIL import Image
-
-    with np.load(path, allow_pickle=False) as file:
-        data, places, labels = file["jpeg"], file["offset"], file["y"]
-    pixels = np.stack(
-        [
-            np.asarray(Image.open(io.BytesIO(data[begin:end].tobytes())).convert("RGB"))
-            for begin, end in itertools.pairwise(places)
-        ]
-    )
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255, torch.from_numpy(labels).long()
 
 
 def _pictures(folder: Path) -> list[Path]:

@@ -31,6 +31,7 @@ FAMILIES: dict[str, str] = {
     "imperfections": "privet.fleet.imperfections",
     "mechanisms": "privet.mechanisms",
     "models": "privet.models",
+    "obfuscators": "privet.inference.obfuscators",
     "partitions": "privet.fleet.partitions",
     "planners": "privet.inference.distributed.planners",
     "protocols": "privet.training.protocols",

@@ -18,7 +18,6 @@ References:
 
 from __future__ import annotations
 
-import fcntl
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -32,7 +31,7 @@ from privet.accounting import Unit
 from privet.accounting.accountants import cost
 from privet.accounting.renyi import ORDERS
 from privet.errors import InputError, RefusedError
-from privet.ledger import Log
+from privet.governance.held_log import HeldLog
 
 FIXED = (1.2, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128, 256, 1024)
 """The Renyi orders of the filter, fixed in advance; few, because delta is shared among them."""
@@ -135,15 +134,9 @@ class Book:
     """
 
     def __init__(self, path: Path, budgets: Sequence[Budget] = ()) -> None:
-        self._lock = path.with_name(path.name + ".lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
-            raise RefusedError(f"another process spends from {path}", do="wait until it is done") from None
         self._accounts: dict[tuple[str, str], _Account] = {}
+        self._log = HeldLog(path)
         try:
-            self._log = Log(path)
             for record in self._log.records:
                 self._replay(record.kind, record.body)
             for budget in budgets:
@@ -160,7 +153,7 @@ class Book:
 
     def close(self) -> None:
         """Lets other processes hold the book."""
-        self._lock.close()
+        self._log.close()
 
     def open(self, budget: Budget) -> None:
         """Records a budget; opening the same one again changes nothing.

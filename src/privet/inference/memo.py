@@ -1,0 +1,83 @@
+"""What a device released for an input, so that it is repeated and never drawn again."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from privet.errors import InputError, RefusedError
+from privet.governance.database import opened
+
+_MOST = 100_000
+_DO = "restore the file; without it, what was released would be drawn again"
+
+
+class Memo:
+    """Releases by input, in a file that survives crashes.
+
+    Inputs are named by a digest that is keyed with a secret of the device, so that whoever has the file and guesses an
+    input can't confirm it. A release stands in the file before anybody gets it; where two processes draw at once,
+    both get the one that was written first. A memo that is full refuses: forgetting would mean to draw again.
+
+    Args:
+        path: the file; made when absent.
+        secret: 32 bytes or more, of this device, the same for as long as the file is used.
+        most: how many inputs it holds.
+
+    Raises:
+        InputError: the secret is too short.
+        RunError: the file is damaged.
+    """
+
+    def __init__(self, path: Path, secret: bytes, most: int = _MOST) -> None:
+        if len(secret) < 32:
+            raise InputError(f"a secret of {len(secret)} bytes", allowed="32 or more, from the operating system")
+        self._path, self._secret, self._most = path, secret, most
+        with opened(path, _DO) as database:
+            database.execute("CREATE TABLE IF NOT EXISTS released (input BLOB PRIMARY KEY, what BLOB NOT NULL)")
+
+    def name(self, sample: Tensor) -> str:
+        """Returns the name of an input: the keyed digest of its shape and its bytes, 64 hexadecimal digits."""
+        data = _bytes(sample)
+        return hmac.new(self._secret, f"{tuple(sample.shape)}:".encode() + data, hashlib.sha256).hexdigest()
+
+    def once(self, sample: Tensor, draw: Callable[[], Tensor]) -> Tensor:
+        """Returns what was released for an input; draws it, and writes it down, if nothing was.
+
+        Args:
+            sample: one input, of any shape.
+            draw: makes a release of the input's shape, float32.
+
+        Raises:
+            RefusedError: the memo is full; nothing was drawn.
+            InputError: what was drawn is of another shape.
+            RunError: the file is damaged.
+        """
+        name = bytes.fromhex(self.name(sample))
+        with opened(self._path, _DO) as database:
+            found = database.execute("SELECT what FROM released WHERE input = ?", (name,)).fetchone()
+            if found is None:
+                if database.execute("SELECT count(*) FROM released").fetchone()[0] >= self._most:
+                    raise RefusedError(
+                        f"{self._path} is full", allowed=f"{self._most:,} inputs", do="make room for more"
+                    )
+                drawn = draw()
+                if drawn.shape != sample.shape:
+                    raise InputError(f"a release of shape {tuple(drawn.shape)}", allowed=str(tuple(sample.shape)))
+                database.execute("INSERT OR IGNORE INTO released VALUES (?, ?)", (name, _bytes(drawn)))
+                found = database.execute("SELECT what FROM released WHERE input = ?", (name,)).fetchone()
+        return torch.from_numpy(np.frombuffer(found[0], "<f4").copy()).reshape(sample.shape)
+
+    def __len__(self) -> int:
+        with opened(self._path, _DO) as database:
+            return int(database.execute("SELECT count(*) FROM released").fetchone()[0])
+
+
+def _bytes(value: Tensor) -> bytes:
+    return value.detach().cpu().contiguous().numpy().astype("<f4", copy=False).tobytes()

@@ -1,0 +1,116 @@
+"""Selective offload: the device answers what it is sure of, and only the rest leaves, by a way that is chosen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from privet.errors import InputError
+
+Answers = Callable[[Tensor], Tensor]
+"""Samples (n, ...) -> logits (n, classes)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Offloaded:
+    """Answers, and what they cost.
+
+    Attributes:
+        logits: shape (n, classes); of the device, or of the other side where a sample left.
+        left: bool (n,), which samples left.
+        bits: the most that what left tells, all together; ``math.inf`` where samples left uncounted. That a sample
+            left at all also shows: the device was not sure of it.
+    """
+
+    logits: Tensor
+    left: Tensor
+    bits: float
+
+
+@dataclass(frozen=True, eq=False)
+class Offload:
+    """Asks elsewhere about what the device's own model is less sure of than a threshold.
+
+    Attributes:
+        own: the device's model.
+        elsewhere: asks the other side, over an obfuscator, a blinded protocol or a plain service; its way is all
+            that decides what the samples that leave tell.
+        threshold: of the largest probability, below which a sample leaves.
+        bits: what one sample that leaves tells at most: ``math.inf`` if it leaves as it is, 0 over a protocol whose
+            other side learns nothing.
+    """
+
+    own: Answers
+    elsewhere: Answers
+    threshold: float
+    bits: float = math.inf
+
+    @classmethod
+    def calibrated(
+        cls, own: Answers, elsewhere: Answers, held_out: Tensor, share: float, bits: float = math.inf
+    ) -> Offload:
+        """Returns an offload whose threshold lets ``share`` of some rows leave, which nobody trained on.
+
+        Args:
+            own, elsewhere, bits: as the attributes.
+            held_out: rows (n, ...) of the kind that will be asked about.
+            share: 0 (send nothing) to 1 (send all).
+
+        Raises:
+            InputError: the share is none, or there are no rows.
+        """
+        with torch.no_grad():
+            return cls(own, elsewhere, threshold(sureness(own(held_out)), share), bits)
+
+    @torch.no_grad()
+    def answer(self, samples: Tensor) -> Offloaded:
+        """Returns the answers for samples (n, ...); the other side is asked once, or not at all."""
+        logits = self.own(samples)
+        left = sureness(logits) < self.threshold
+        if left.any():
+            logits = logits.clone()
+            logits[left] = self.elsewhere(samples[left]).to(logits.dtype)
+        count = int(left.sum())
+        return Offloaded(logits, left, self.bits * count if count else 0.0)
+
+
+def sureness(logits: Tensor) -> Tensor:
+    """Returns each row's largest probability, (n,), for logits (n, classes)."""
+    return logits.softmax(1).amax(1)
+
+
+def threshold(sure: Tensor, share: float) -> float:
+    """Returns the sureness below which a share of rows lies; rows as sure as it stay.
+
+    Args:
+        sure: of held-out rows, (n,).
+        share: 0 to 1; ``math.inf`` is returned for 1, so that all leave.
+
+    Raises:
+        InputError: the share is none, or there are no rows.
+    """
+    if not 0 <= share <= 1 or not len(sure):
+        raise InputError(f"a share of {share} of {len(sure)} rows", allowed="0 to 1, of one row or more")
+    count = round(share * len(sure))
+    return math.inf if count == len(sure) else float(sure.sort().values[count])
+
+
+def accuracies(own: Tensor, elsewhere: Tensor, labels: Tensor, shares: Sequence[float]) -> list[float]:
+    """Returns the accuracy for each share of rows that leave, least sure first: the line of a figure.
+
+    Args:
+        own: the device's logits (n, classes).
+        elsewhere: the other side's, for the same rows.
+        labels: int64 (n,).
+        shares: each 0 to 1.
+    """
+    least = sureness(own).argsort(stable=True)
+    right_here, right_there = (logits.argmax(1)[least] == labels[least] for logits in (own, elsewhere))
+    return [
+        float(torch.cat([right_there[: round(q * len(labels))], right_here[round(q * len(labels)) :]]).double().mean())
+        for q in shares
+    ]
