@@ -35,10 +35,12 @@ PLACES = {
     "mechanisms": "mechanisms.on_device",
     "models": "model",
     "partitions": "fleet.partition",
-    "planners": "",
     "protocols": "training",
 }
-"""Where in a plan a part of each family stands; planners stand in none, but behind `privet place --planner`."""
+"""Where in a plan a part of each family stands."""
+
+COMMANDS = {"obfuscators": "privet obfuscate train --obfuscator", "planners": "privet place --planner"}
+"""Families that stand in no plan -> the command that takes them."""
 
 
 def cli() -> str:
@@ -109,13 +111,14 @@ def part_pages() -> str:
     ]
     out += ["measured (figures in these pages), experimental.", ""]
     for family in parts.FAMILIES:
-        where = f"In a plan: `{PLACES[family]}`." if PLACES[family] else "With the command `privet place --planner`."
+        in_plan = family in PLACES
+        where = f"In a plan: `{PLACES[family]}`." if in_plan else f"With the command `{COMMANDS[family]}`."
         out += [f"## {family}", "", where, ""]
         for name in parts.names(family):
             cls = parts.find(family, name)
             if cls.__module__.startswith("privet."):
                 out += [f"### {name}", "", f"{parts.meaning(cls)} *{cls.grade.capitalize()}.*", ""]
-                out += _fields(PLACES[family], name, part_schema(family, name))
+                out += _fields(PLACES.get(family, ""), name, part_schema(family, name))
     return "\n".join(out)
 
 

@@ -1,4 +1,4 @@
-"""``privet infer``: ask a network about images, its work done by helpers."""
+"""``privet infer``: ask a network about images, its work done by helpers, or a service about samples."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from privet.apps.cli.infer_service import ask, check_needed, service_options
 from privet.apps.cli.output import json_option, print_json
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from privet.inference.distributed.networks import Network
@@ -21,10 +24,11 @@ _FILE = click.Path(dir_okay=False, exists=True, path_type=Path)
 
 @click.command()
 @click.option("--protocol", type=click.Choice(["blinded", "distributed"]), default="blinded", show_default=True)
-@click.option("--folder", type=_FOLDER, required=True, help="The source's certificate, helpers.json and masks.")
-@click.option("--model", required=True, metavar="NAME", help="lenet, cifar, vgg16 or vgg19.")
-@click.option("--weights", type=_FILE, required=True, help="The model's values: a safetensors file.")
+@click.option("--folder", type=_FOLDER, required=True, help="The asker's certificate; helpers.json and masks.")
+@click.option("--model", metavar="NAME", help="With helpers: lenet, cifar, vgg16 or vgg19.")
+@click.option("--weights", type=_FILE, help="With helpers: the model's values, a safetensors file.")
 @click.option("--input", "inputs", type=_FILE, required=True, help="Images (n, channels, height, width): a .npy file.")
+@service_options
 @click.option("--where", type=click.Choice(["auto", "helpers", "here"]), default="auto", show_default=True)
 @click.option("--batch", type=click.IntRange(1, 1024), default=64, show_default=True, help="Images at a time.")
 @click.option("--ssim", type=float, default=0.4, show_default=True, help="With distributed: tolerated similarity.")
@@ -33,20 +37,28 @@ _FILE = click.Path(dir_okay=False, exists=True, path_type=Path)
 def infer(
     protocol: str,
     folder: Path,
-    model: str,
-    weights: Path,
+    model: str | None,
+    weights: Path | None,
     inputs: Path,
     where: str,
     batch: int,
     ssim: float,
     planner: str,
     as_json: bool,
+    **asked: Any,
 ) -> None:
-    """Ask a network about images over the helpers in FOLDER/helpers.json.
+    """Ask a network about images over the helpers in FOLDER/helpers.json, or a service that has a model.
 
     Blinded, helpers see uniform noise whatever they share among themselves, and lies are found out. Distributed is the
-    published scheme, for measuring: its helpers see maps, and one map can be enough to see the image.
+    published scheme, for measuring: its helpers see maps, and one map can be enough to see the image. A service sees
+    what it is asked about: --obfuscator changes that on this machine before it leaves.
     """
+    if asked["service"] is not None:
+        return ask(folder, _array(inputs), as_json, **asked)
+    check_needed(asked)
+    if model is None or weights is None:
+        missing = "--model" if model is None else "--weights"
+        raise click.UsageError(f"Missing option '{missing}', or '--service'", click.get_current_context())
     import torch
 
     torch.set_num_threads(1)
@@ -145,13 +157,17 @@ def _network(model: str, weights: Path) -> Network:
 
 
 def _images(path: Path) -> Tensor:
-    import numpy as np
     import torch
+
+    return torch.from_numpy(_array(path))
+
+
+def _array(path: Path) -> NDArray[np.float32]:
+    import numpy as np
 
     from privet.errors import InputError
 
     try:
-        found = np.load(path, allow_pickle=False)
-        return torch.from_numpy(found.astype(np.float32))
+        return np.load(path, allow_pickle=False).astype(np.float32)  # type: ignore[no-any-return]
     except (ValueError, OSError, TypeError, AttributeError):
         raise InputError(f"{path} is no array", allowed="a .npy file of numbers") from None

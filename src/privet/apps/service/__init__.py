@@ -1,0 +1,1 @@
+"""The inference service: HTTPS, gRPC and MQTT in front of one queue."""

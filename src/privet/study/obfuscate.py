@@ -1,0 +1,370 @@
+"""Train obfuscators for a model, and attack what they let through: the joining behind ``privet obfuscate``."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from privet import parts
+from privet.attacks.contract import Attack, Reconstruction
+from privet.attacks.views import jittered
+from privet.engines.view import View
+from privet.errors import InputError
+from privet.evidence.audit import Finding, judge_reconstruction
+from privet.evidence.obfuscation import worst
+from privet.fleet.data import Data
+from privet.inference.obfuscation import MODEL, Obfuscation, Trained, train_model
+from privet.inference.obfuscators import UserModel
+from privet.inference.obfuscators.prototype import Prototype
+from privet.inference.obfuscators.student import Distilled
+from privet.inference.offload import accuracies
+from privet.mechanisms.chain import Chain
+from privet.models.cost import multiplications
+from privet.models.fitting import Fitting
+from privet.randomness import seeded, system
+
+FITTING = Fitting(10, 0.003, 128)
+"""How a user's model is trained unless somebody says otherwise."""
+
+SHARES = (0.1, 0.2, 0.3, 0.4)
+"""Of samples that leave a device that answers the others itself."""
+
+_REPEATS = 9  # releases of one record: all shifts by at most a pixel
+_CALIBRATED = 5_000  # pairs of so many releases each
+_CHUNK = 1_000
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """The rows of a data set as tensors.
+
+    Attributes:
+        inputs, labels: to train on; their owner trains obfuscators on them, and makes its pairs of them.
+        test_inputs, test_labels: of the devices.
+        classes: number of classes.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    test_inputs: Tensor
+    test_labels: Tensor
+    classes: int
+
+    @classmethod
+    def of(cls, data: Data, most: int | None = None) -> Rows:
+        """Returns a data set's rows, of the training rows at most so many."""
+        train, labels = torch.from_numpy(data.train_inputs[:most]), torch.from_numpy(data.train_labels[:most])
+        return cls(train, labels, torch.from_numpy(data.test_inputs), torch.from_numpy(data.test_labels), data.classes)
+
+
+def train(
+    model: Mapping[str, Any] | Path,
+    data: Mapping[str, Any],
+    obfuscator: Mapping[str, Any],
+    *,
+    count: int = 1,
+    device_model: Mapping[str, Any] | None = None,
+    fitting: Fitting = FITTING,
+    seed: int = 0,
+    rows: int | None = None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Obfuscation:
+    """Returns obfuscators for a model, and how well both do on the test rows.
+
+    Args:
+        model: its part table, to be trained here on all rows, or a folder that holds a trained one.
+        data: part table of the data set.
+        obfuscator: part table of the obfuscator.
+        count: how many obfuscators; each participant picks one at random.
+        device_model: part table of the network with which a device would answer itself, for comparison.
+        fitting: how the model is trained.
+        seed: of every training.
+        rows: train on so many rows at most.
+        tell: is told what is going on.
+
+    Raises:
+        PartError, DataError: a part or the data are not to be had.
+        InputError: the folder's model is not for this data.
+    """
+    part = parts.build("obfuscators", obfuscator)
+    found = Rows.of(parts.build("datasets", data).load(), rows)
+    trained = _model(model, found, fitting, seed, tell)
+    trained = dataclasses.replace(trained, about={**trained.about, "data": dict(data), "seed": seed})
+    tell(f"training {count} x {parts.name_of(part)}")
+    made = Obfuscation.train(part, trained, found.inputs, found.labels, count, seeded(seed, "obfuscators"))
+    table = device_model or {"name": "small-cnn" if len(trained.shape) == 3 else "mlp"}
+    tell(f"training {table['name']}, with which a device would answer itself")
+    return dataclasses.replace(made, figures=figures(made, found) | alternatives(made, found, table, seed))
+
+
+def _model(
+    model: Mapping[str, Any] | Path, rows: Rows, fitting: Fitting, seed: int, tell: Callable[[str], None]
+) -> Trained:
+    shape = tuple(rows.inputs.shape[1:])
+    if isinstance(model, Path):
+        trained = Trained.load(model)
+        if trained.shape != shape or trained.classes != rows.classes:
+            raise InputError(
+                f"{model / MODEL} is for inputs {trained.shape} of {trained.classes} classes",
+                allowed=f"{shape} and {rows.classes}, as the data have",
+                do="name the data that the model was trained on",
+            )
+        return trained
+    tell(f"training {model['name']} on {len(rows.inputs):,} rows")
+    return train_model(
+        parts.build("models", model), rows.inputs, rows.labels, rows.classes, fitting, seeded(seed, "model")
+    )
+
+
+def figures(made: Obfuscation, rows: Rows) -> dict[str, Any]:
+    """Returns accuracies on the test rows, and what a device and a release cost."""
+    plain = accuracy(made.trained.answer(rows.test_inputs), rows.test_labels)
+    noise = system()
+    each = [
+        accuracy(made.answer(made.release(rows.test_inputs, noise, at), at), rows.test_labels)
+        for at in range(len(made.sides))
+    ]
+    guarantee = made.obfuscator.guarantee()
+    return {
+        "accuracy_plain": plain,
+        "accuracy_obfuscated": sum(each) / len(each),
+        "accuracies": each,
+        "multiplications": made.multiplications,
+        "model_multiplications": multiplications(made.trained.network, made.trained.shape),
+        "bits": made.bits() if math.isfinite(made.bits()) else None,
+        "guarantee": guarantee.to_json() if guarantee else None,
+    }
+
+
+def alternatives(made: Obfuscation, rows: Rows, device_model: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """Returns what a device would reach that sends nothing, or only the samples of which it is least sure, unchanged.
+
+    Args:
+        made: the obfuscators; where they have a network that answers, that one is taken.
+        rows: the model's owner trains the device's network on them, with the model as teacher.
+        device_model: its part table.
+        seed: of the training.
+    """
+    part = made.obfuscator
+    if isinstance(part, Distilled):
+        side, student = made.sides[0], part.student
+    else:
+        student = parts.build("models", device_model)
+        model = UserModel(made.trained.network, rows.inputs, rows.labels, rows.classes)
+        side = Prototype(student=student).fit(model, seeded(seed, "device model"))
+    network = side.encoder.get_submodule("0").eval()
+    own = Trained(student, network, made.trained.shape, rows.classes).answer(rows.test_inputs)
+    reached = accuracies(own, made.trained.answer(rows.test_inputs), rows.test_labels, (0.0, *SHARES))
+    return {
+        "send_nothing": {
+            "model": parts.to_table(student),
+            "accuracy": reached[0],
+            "multiplications": multiplications(network, made.trained.shape),
+        },
+        "offload": {f"{share:g}": each for share, each in zip(SHARES, reached[1:], strict=True)},
+    }
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> float:
+    """Returns the share of rows whose largest logit is the label's."""
+    return float((logits.argmax(1) == labels).double().mean())
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How an obfuscator is attacked.
+
+    Attributes:
+        pairs: how many pairs the coordinator makes of the training rows.
+        records: how many test rows are attacked, and among how many each is looked for.
+        attackers: only these; None for all that apply.
+        effort: how many of their usual steps attackers take that learn; 0.5 halves them.
+        seed: of the attackers and of which obfuscator each participant picked; noise comes from the operating system.
+    """
+
+    pairs: int = 20_000
+    records: int = 2_000
+    attackers: Sequence[str] | None = None
+    effort: float = 1.0
+    seed: int = 0
+
+
+def evaluate(
+    made: Obfuscation, rows: Rows, trial: Trial, tell: Callable[[str], None] = lambda _: None
+) -> list[Finding]:
+    """Returns what each attacker achieves against what the obfuscators let through.
+
+    The coordinator trained the obfuscators: it makes pairs of its own at will and computes what a candidate would
+    give, but does not know which obfuscator a participant picked. The outsider has rows of the same kind, and neither
+    pairs nor obfuscators. Both know each record's class, which the model's answer tells anyway.
+
+    Args:
+        made: the obfuscators.
+        rows: the attackers' own are the training rows; attacked are test rows.
+        trial: who attacks, and how hard.
+        tell: is told what is going on.
+
+    Raises:
+        InputError: no such attacker.
+    """
+    for name in trial.attackers or ():
+        if name not in ATTACKERS:
+            raise InputError(f"no attacker called {name!r}", allowed=", ".join(ATTACKERS))
+    sight, found = _Sight(made, rows, trial), []
+    for name, (table, views) in ATTACKERS.items():
+        if trial.attackers is not None and name not in trial.attackers:
+            continue
+        tell(f"attacking: {name}")
+        attack = _trying(parts.build("attacks", table), trial.effort)
+        attacked: _Attacked = getattr(sight, views)
+        if views == "blind" and attacked.view.seen["features"].shape[1] != attacked.truth[0].numel():
+            continue  # no square matrix makes a release of another length
+        answer = attack(attacked.view, seeded(trial.seed, "attacker", name))
+        if isinstance(answer, Reconstruction):
+            found.append(judge_reconstruction(name, attacked.view, answer, attacked.truth, attacked.labels))
+    return found
+
+
+def _trying(attack: Any, effort: float) -> Attack:
+    """Returns an attack that takes so many of its steps, where it takes any."""
+    learns = hasattr(attack, "steps")
+    tried: Attack = dataclasses.replace(attack, steps=max(1, round(effort * attack.steps))) if learns else attack
+    return tried
+
+
+@dataclass(frozen=True, eq=False)
+class _Attacked:
+    """A view, and the truth behind what was seen."""
+
+    view: View
+    truth: Tensor
+    labels: Tensor
+
+
+class _Sight:
+    """Makes what each party sees of some test rows, once.
+
+    Where a code is noised, parties are given the noised code: what the decoder makes of it says no more.
+    """
+
+    def __init__(self, made: Obfuscation, rows: Rows, trial: Trial) -> None:
+        self._made, self._rows, self._rng = made, rows, seeded(trial.seed, "attackers")
+        self._own = self._rng.child("pairs").permutation(len(rows.inputs))[: trial.pairs]
+        self._tested = self._rng.child("records").permutation(len(rows.test_inputs))
+        self._records = trial.records
+        self._noise = system()
+
+    @cached_property
+    def once(self) -> _Attacked:
+        """The coordinator's view: one release of each record, pairs of its own, the obfuscators."""
+        return self._coordinator(lambda inputs: inputs[:, None], len(self._own))
+
+    @cached_property
+    def repeats(self) -> _Attacked:
+        """The coordinator's view of many releases of each record, jittered a little where records are images."""
+        return self._coordinator(lambda inputs: jittered(inputs, _REPEATS), _CALIBRATED)
+
+    @cached_property
+    def blind(self) -> _Attacked:
+        """The outsider's view: releases of one device, rows of the same kind, no pairs and no obfuscator."""
+        rows, seen = self._rows, self._tested[: self._records]
+        view = View(
+            "outsider",
+            {"features": self._released(rows.test_inputs[seen], None), "labels": rows.test_labels[seen]},
+            {"inputs": rows.inputs[self._own], "labels": rows.labels[self._own]},
+            shape=self._made.trained.shape,
+            classes=rows.classes,
+        )
+        return _Attacked(view, rows.test_inputs[seen], rows.test_labels[seen])
+
+    def _coordinator(self, several: Callable[[Tensor], Tensor], pairs: int) -> _Attacked:
+        rows, own, seen = self._rows, self._own[:pairs], self._tested[: self._records]
+        sides: list[Tensor] = []
+        for inputs in (rows.test_inputs[seen], rows.inputs[own]):
+            views = several(inputs)
+            picked = self._rng.child("picked", len(sides)).integers(len(self._made.sides), len(inputs))
+            repeated = torch.from_numpy(picked).repeat_interleave(views.shape[1])
+            sides.append(self._released(views.flatten(0, 1), repeated).unflatten(0, views.shape[:2]))
+        released, known = (side if side.shape[1] > 1 else side[:, 0] for side in sides)
+        view = View(
+            "coordinator",
+            {"features": released, "labels": rows.test_labels[seen]},
+            {"inputs": rows.inputs[own], "labels": rows.labels[own], "features": known},
+            release=self._clean,
+            shape=self._made.trained.shape,
+            classes=rows.classes,
+        )
+        return _Attacked(view, rows.test_inputs[seen], rows.test_labels[seen])
+
+    def _released(self, samples: Tensor, picked: Tensor | None) -> Tensor:
+        """Returns what participants who picked these obfuscators let through, (n, d); the first for None."""
+        if picked is None:
+            return self._through(samples, 0, self._made.obfuscator.noise)
+        out: Tensor | None = None
+        for at in range(len(self._made.sides)):
+            mine = picked == at
+            if mine.any():
+                part = self._through(samples[mine], at, self._made.obfuscator.noise)
+                out = part.new_empty(len(samples), part.shape[1]) if out is None else out
+                out[mine] = part
+        assert out is not None  # noqa: S101
+        return out
+
+    def _clean(self, samples: Tensor) -> Tensor:
+        """Returns what each obfuscator makes of samples without noise, (c, t, d), or (c, d) of one."""
+        each = [self._through(samples, at, Chain()) for at in range(len(self._made.sides))]
+        return torch.stack(each, 1) if len(each) > 1 else each[0]
+
+    @torch.no_grad()
+    def _through(self, samples: Tensor, at: int, noise: Chain) -> Tensor:
+        side = self._made.sides[at].eval()
+        noised = any(each.adds_noise for each in self._made.obfuscator.noise.mechanisms)
+        parts = []
+        for part in samples.split(_CHUNK):
+            code = self._made.obfuscator.clean(side.encoder(part))
+            code = noise(code, self._noise)
+            parts.append((code if noised else side.decoder(code)).flatten(1))
+        return torch.cat(parts)
+
+
+ATTACKERS: Mapping[str, tuple[Mapping[str, Any], str]] = {
+    "fresh-inverse-mlp": ({"name": "fresh-inverse", "architecture": "mlp"}, "once"),
+    "fresh-inverse-residual": ({"name": "fresh-inverse", "architecture": "residual"}, "once"),
+    "fresh-inverse-convolutional": ({"name": "fresh-inverse", "architecture": "convolutional"}, "once"),
+    "fresh-inverse-nearest": ({"name": "fresh-inverse", "architecture": "nearest"}, "once"),
+    "contrastive": ({"name": "contrastive"}, "once"),
+    "known-release": ({"name": "known-release"}, "once"),
+    "repeats": ({"name": "repeats"}, "repeats"),
+    "blind-rotation": ({"name": "blind-key", "key": "orthogonal"}, "blind"),
+    "blind-permutation": ({"name": "blind-key", "key": "permutation"}, "blind"),
+}
+"""Attacker -> its part's table and which view it has: the coordinator's of one release a record, of several, or the
+outsider's."""
+
+
+def report(made: Obfuscation, rows: Rows, trial: Trial, tell: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
+    """Returns what ``privet obfuscate evaluate`` prints: each attacker, the worst, the floors, the alternatives.
+
+    Args:
+        made, rows, trial, tell: as for :func:`evaluate`.
+    """
+    found = evaluate(made, rows, trial, tell)
+    floor: dict[str, float] = {}
+    for each in found:
+        floor |= {key: value for key, value in each.floor.items() if not key.startswith("reidentified_by_")}
+    return {
+        "obfuscator": parts.to_table(made.obfuscator),
+        "count": len(made.sides),
+        **made.figures,
+        "attacks": {each.name: {"party": each.view} | each.metrics for each in found},
+        "floor": floor,
+        "worst": dataclasses.asdict(worst(found)) if found else None,
+    }
