@@ -4,65 +4,32 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from privet import parts
 from privet.attacks.contract import Attack, Reconstruction
-from privet.attacks.views import jittered
-from privet.engines.view import View
 from privet.errors import InputError
 from privet.evidence.audit import Finding, judge_reconstruction
 from privet.evidence.obfuscation import worst
-from privet.fleet.data import Data
 from privet.inference.obfuscation import MODEL, Obfuscation, Trained, train_model
 from privet.inference.obfuscators import UserModel
 from privet.inference.obfuscators.prototype import Prototype
 from privet.inference.obfuscators.student import Distilled
 from privet.inference.offload import accuracies
-from privet.mechanisms.chain import Chain
 from privet.models.cost import multiplications
 from privet.models.fitting import Fitting
 from privet.randomness import seeded, system
+from privet.study.obfuscation_views import Attacked, Rows, Sight, Trial
 
 FITTING = Fitting(10, 0.003, 128)
 """How a user's model is trained unless somebody says otherwise."""
 
 SHARES = (0.1, 0.2, 0.3, 0.4)
 """Of samples that leave a device that answers the others itself."""
-
-_REPEATS = 9  # releases of one record: all shifts by at most a pixel
-_CALIBRATED = 5_000  # pairs of so many releases each
-_CHUNK = 1_000
-
-
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """The rows of a data set as tensors.
-
-    Attributes:
-        inputs, labels: to train on; their owner trains obfuscators on them, and makes its pairs of them.
-        test_inputs, test_labels: of the devices.
-        classes: number of classes.
-    """
-
-    inputs: Tensor
-    labels: Tensor
-    test_inputs: Tensor
-    test_labels: Tensor
-    classes: int
-
-    @classmethod
-    def of(cls, data: Data, most: int | None = None) -> Rows:
-        """Returns a data set's rows, of the training rows at most so many."""
-        train, labels = torch.from_numpy(data.train_inputs[:most]), torch.from_numpy(data.train_labels[:most])
-        return cls(train, labels, torch.from_numpy(data.test_inputs), torch.from_numpy(data.test_labels), data.classes)
 
 
 def train(
@@ -178,25 +145,6 @@ def accuracy(logits: Tensor, labels: Tensor) -> float:
     return float((logits.argmax(1) == labels).double().mean())
 
 
-@dataclass(frozen=True)
-class Trial:
-    """How an obfuscator is attacked.
-
-    Attributes:
-        pairs: how many pairs the coordinator makes of the training rows.
-        records: how many test rows are attacked, and among how many each is looked for.
-        attackers: only these; None for all that apply.
-        effort: how many of their usual steps attackers take that learn; 0.5 halves them.
-        seed: of the attackers and of which obfuscator each participant picked; noise comes from the operating system.
-    """
-
-    pairs: int = 20_000
-    records: int = 2_000
-    attackers: Sequence[str] | None = None
-    effort: float = 1.0
-    seed: int = 0
-
-
 def evaluate(
     made: Obfuscation, rows: Rows, trial: Trial, tell: Callable[[str], None] = lambda _: None
 ) -> list[Finding]:
@@ -218,13 +166,13 @@ def evaluate(
     for name in trial.attackers or ():
         if name not in ATTACKERS:
             raise InputError(f"no attacker called {name!r}", allowed=", ".join(ATTACKERS))
-    sight, found = _Sight(made, rows, trial), []
+    sight, found = Sight(made, rows, trial), []
     for name, (table, views) in ATTACKERS.items():
         if trial.attackers is not None and name not in trial.attackers:
             continue
         tell(f"attacking: {name}")
         attack = _trying(parts.build("attacks", table), trial.effort)
-        attacked: _Attacked = getattr(sight, views)
+        attacked: Attacked = getattr(sight, views)
         if views == "blind" and attacked.view.seen["features"].shape[1] != attacked.truth[0].numel():
             continue  # no square matrix makes a release of another length
         answer = attack(attacked.view, seeded(trial.seed, "attacker", name))
@@ -238,101 +186,6 @@ def _trying(attack: Any, effort: float) -> Attack:
     learns = hasattr(attack, "steps")
     tried: Attack = dataclasses.replace(attack, steps=max(1, round(effort * attack.steps))) if learns else attack
     return tried
-
-
-@dataclass(frozen=True, eq=False)
-class _Attacked:
-    """A view, and the truth behind what was seen."""
-
-    view: View
-    truth: Tensor
-    labels: Tensor
-
-
-class _Sight:
-    """Makes what each party sees of some test rows, once.
-
-    Where a code is noised, parties are given the noised code: what the decoder makes of it says no more.
-    """
-
-    def __init__(self, made: Obfuscation, rows: Rows, trial: Trial) -> None:
-        self._made, self._rows, self._rng = made, rows, seeded(trial.seed, "attackers")
-        self._own = self._rng.child("pairs").permutation(len(rows.inputs))[: trial.pairs]
-        self._tested = self._rng.child("records").permutation(len(rows.test_inputs))
-        self._records = trial.records
-        self._noise = system()
-
-    @cached_property
-    def once(self) -> _Attacked:
-        """The coordinator's view: one release of each record, pairs of its own, the obfuscators."""
-        return self._coordinator(lambda inputs: inputs[:, None], len(self._own))
-
-    @cached_property
-    def repeats(self) -> _Attacked:
-        """The coordinator's view of many releases of each record, jittered a little where records are images."""
-        return self._coordinator(lambda inputs: jittered(inputs, _REPEATS), _CALIBRATED)
-
-    @cached_property
-    def blind(self) -> _Attacked:
-        """The outsider's view: releases of one device, rows of the same kind, no pairs and no obfuscator."""
-        rows, seen = self._rows, self._tested[: self._records]
-        view = View(
-            "outsider",
-            {"features": self._released(rows.test_inputs[seen], None), "labels": rows.test_labels[seen]},
-            {"inputs": rows.inputs[self._own], "labels": rows.labels[self._own]},
-            shape=self._made.trained.shape,
-            classes=rows.classes,
-        )
-        return _Attacked(view, rows.test_inputs[seen], rows.test_labels[seen])
-
-    def _coordinator(self, several: Callable[[Tensor], Tensor], pairs: int) -> _Attacked:
-        rows, own, seen = self._rows, self._own[:pairs], self._tested[: self._records]
-        sides: list[Tensor] = []
-        for inputs in (rows.test_inputs[seen], rows.inputs[own]):
-            views = several(inputs)
-            picked = self._rng.child("picked", len(sides)).integers(len(self._made.sides), len(inputs))
-            repeated = torch.from_numpy(picked).repeat_interleave(views.shape[1])
-            sides.append(self._released(views.flatten(0, 1), repeated).unflatten(0, views.shape[:2]))
-        released, known = (side if side.shape[1] > 1 else side[:, 0] for side in sides)
-        view = View(
-            "coordinator",
-            {"features": released, "labels": rows.test_labels[seen]},
-            {"inputs": rows.inputs[own], "labels": rows.labels[own], "features": known},
-            release=self._clean,
-            shape=self._made.trained.shape,
-            classes=rows.classes,
-        )
-        return _Attacked(view, rows.test_inputs[seen], rows.test_labels[seen])
-
-    def _released(self, samples: Tensor, picked: Tensor | None) -> Tensor:
-        """Returns what participants who picked these obfuscators let through, (n, d); the first for None."""
-        if picked is None:
-            return self._through(samples, 0, self._made.obfuscator.noise)
-        out: Tensor | None = None
-        for at in range(len(self._made.sides)):
-            mine = picked == at
-            if mine.any():
-                part = self._through(samples[mine], at, self._made.obfuscator.noise)
-                out = part.new_empty(len(samples), part.shape[1]) if out is None else out
-                out[mine] = part
-        assert out is not None  # noqa: S101
-        return out
-
-    def _clean(self, samples: Tensor) -> Tensor:
-        """Returns what each obfuscator makes of samples without noise, (c, t, d), or (c, d) of one."""
-        each = [self._through(samples, at, Chain()) for at in range(len(self._made.sides))]
-        return torch.stack(each, 1) if len(each) > 1 else each[0]
-
-    @torch.no_grad()
-    def _through(self, samples: Tensor, at: int, noise: Chain) -> Tensor:
-        side = self._made.sides[at].eval()
-        noised = any(each.adds_noise for each in self._made.obfuscator.noise.mechanisms)
-        parts = []
-        for part in samples.split(_CHUNK):
-            code = self._made.obfuscator.clean(side.encoder(part))
-            code = noise(code, self._noise)
-            parts.append((code if noised else side.decoder(code)).flatten(1))
-        return torch.cat(parts)
 
 
 ATTACKERS: Mapping[str, tuple[Mapping[str, Any], str]] = {

@@ -116,11 +116,12 @@ def evaluate(
     from privet import parts
     from privet.inference.obfuscation import Obfuscation
     from privet.study import obfuscate as study
+    from privet.study.obfuscation_views import Rows, Trial
 
     made = Obfuscation.load(folder)
     table = {"name": data} if data else made.trained.about["data"]
-    rows = study.Rows.of(parts.build("datasets", table).load())
-    trial = study.Trial(pairs, records, attackers or None, effort, seed)
+    rows = Rows.of(parts.build("datasets", table).load())
+    trial = Trial(pairs, records, attackers or None, effort, seed)
     report = study.report(made, rows, trial, _tell)
     if as_json:
         print_json(report)
