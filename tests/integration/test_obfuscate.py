@@ -57,6 +57,7 @@ def test_trained_kept_and_attacked(call: Call, machines: Path, tmp_path: Path) -
     assert report["attacks"]["known-release"]["reidentified"] == 1.0
     assert report["worst"]["reidentified"]["value"] == 1.0
     assert report["floor"]["reidentified"] == 1 / 200
+    assert report["floor"]["error_label_only"] == pytest.approx(report["floor"]["error_class_mean"], rel=0.1)
     status, printed, _ = call("obfuscate", "evaluate", out, "--records", 50, *attackers)
     assert status == 0
     assert "no guarantee is derived" in printed

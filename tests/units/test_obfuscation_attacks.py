@@ -425,6 +425,14 @@ def test_the_worst_attacker_is_the_figure_and_its_interval_allows_for_all_that_w
     assert found.ssim_above_floor == pytest.approx(0.05)
 
 
+def test_what_an_attacker_learns_from_labels_alone_raises_the_floor_and_never_lowers_it() -> None:
+    found = [finding("a", 0.02, 0.31), finding("b", 0.05, 0.36)]
+    raised, same = worst(found, finding("label-only", 0.0, 0.34)), worst(found, finding("label-only", 0.0, 0.1))
+    assert (raised.ssim_floor, same.ssim_floor) == (0.34, 0.3)
+    assert raised.ssim_above_floor == pytest.approx(0.02)
+    assert same.ssim_above_floor == pytest.approx(0.06)
+
+
 def test_an_attacker_of_few_records_may_reach_further_up_than_the_one_that_found_most() -> None:
     found = worst([finding("many", 0.5, records=5000), finding("few", 0.4, records=10)])
     assert found.reidentified.by == "many"

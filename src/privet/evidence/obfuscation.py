@@ -41,8 +41,8 @@ class Worst:
         reidentified_in_class: among the records of the class, where labels were seen; None where no attacker saw any.
         ssim: of the likest reconstructions, their mean; None where inputs are no images.
         ssim_by: whose.
-        ssim_floor: what a guess that knows the label only (the class's mean) scores; of all inputs' mean where no
-            label was seen.
+        ssim_floor: what the better of two guesses scores that know the label only: the class's mean, and what an
+            attacker learned who saw nothing else, where that was tried; of all inputs' mean where no label was seen.
         ssim_above_floor: the largest difference of an attacker's SSIM to its floor; negative if all stay below.
     """
 
@@ -54,11 +54,12 @@ class Worst:
     ssim_above_floor: float | None
 
 
-def worst(findings: Sequence[Finding]) -> Worst:
+def worst(findings: Sequence[Finding], blind: Finding | None = None) -> Worst:
     """Returns the worst of what attackers found on one obfuscator.
 
     Args:
         findings: of :func:`privet.evidence.audit.judge_reconstruction`, one for each attacker that was tried.
+        blind: of an attacker that saw the labels alone; where it beats the mean, it raises the floor of SSIM.
 
     Raises:
         InputError: there are no findings, or one says nothing of re-identification.
@@ -74,9 +75,10 @@ def worst(findings: Sequence[Finding]) -> Worst:
     overall = _share(findings, "reidentified")
     if not pictured:
         return Worst(overall, within, ssim=None, ssim_by=None, ssim_floor=None, ssim_above_floor=None)
+    least = blind.metrics["ssim"] if blind is not None else 0.0
     likest = max(pictured, key=lambda each: each.metrics["ssim"])
-    above = max(each.metrics["ssim"] - _floor(each) for each in pictured)
-    return Worst(overall, within, likest.metrics["ssim"], likest.name, _floor(likest), above)
+    above = max(each.metrics["ssim"] - max(_floor(each), least) for each in pictured)
+    return Worst(overall, within, likest.metrics["ssim"], likest.name, max(_floor(likest), least), above)
 
 
 def _share(findings: Sequence[Finding], metric: str) -> Share:

@@ -170,15 +170,30 @@ def evaluate(
     for name, (table, views) in ATTACKERS.items():
         if trial.attackers is not None and name not in trial.attackers:
             continue
-        tell(f"attacking: {name}")
-        attack = _trying(parts.build("attacks", table), trial.effort)
         attacked: Attacked = getattr(sight, views)
         if views == "blind" and attacked.view.seen["features"].shape[1] != attacked.truth[0].numel():
             continue  # no square matrix makes a release of another length
-        answer = attack(attacked.view, seeded(trial.seed, "attacker", name))
-        if isinstance(answer, Reconstruction):
-            found.append(judge_reconstruction(name, attacked.view, answer, attacked.truth, attacked.labels))
+        tell(f"attacking: {name}")
+        found.append(_attacked(name, table, attacked, trial))
     return found
+
+
+def label_only(made: Obfuscation, rows: Rows, trial: Trial) -> Finding:
+    """Returns what an attacker reaches who learns as the others do, of records of which it sees the class alone.
+
+    It beats the mean of the class: a sharp picture of a class resembles its records more than their mean does.
+
+    Args:
+        made, rows, trial: as for :func:`evaluate`.
+    """
+    return _attacked(LABEL_ONLY, LEARNER, Sight(made, rows, trial).labels_only, trial)
+
+
+def _attacked(name: str, table: Mapping[str, Any], attacked: Attacked, trial: Trial) -> Finding:
+    answer = _trying(parts.build("attacks", table), trial.effort)(attacked.view, seeded(trial.seed, "attacker", name))
+    if not isinstance(answer, Reconstruction):
+        raise TypeError(f"{name} returned {type(answer).__name__}")
+    return judge_reconstruction(name, attacked.view, answer, attacked.truth, attacked.labels)
 
 
 def _trying(attack: Any, effort: float) -> Attack:
@@ -188,8 +203,11 @@ def _trying(attack: Any, effort: float) -> Attack:
     return tried
 
 
+LABEL_ONLY = "label-only"
+LEARNER: Mapping[str, Any] = {"name": "fresh-inverse", "architecture": "mlp"}
+
 ATTACKERS: Mapping[str, tuple[Mapping[str, Any], str]] = {
-    "fresh-inverse-mlp": ({"name": "fresh-inverse", "architecture": "mlp"}, "once"),
+    "fresh-inverse-mlp": (LEARNER, "once"),
     "fresh-inverse-residual": ({"name": "fresh-inverse", "architecture": "residual"}, "once"),
     "fresh-inverse-convolutional": ({"name": "fresh-inverse", "architecture": "convolutional"}, "once"),
     "fresh-inverse-nearest": ({"name": "fresh-inverse", "architecture": "nearest"}, "once"),
@@ -209,15 +227,16 @@ def report(made: Obfuscation, rows: Rows, trial: Trial, tell: Callable[[str], No
     Args:
         made, rows, trial, tell: as for :func:`evaluate`.
     """
-    found = evaluate(made, rows, trial, tell)
+    found, blind = evaluate(made, rows, trial, tell), label_only(made, rows, trial)
     floor: dict[str, float] = {}
     for each in found:
         floor |= {key: value for key, value in each.floor.items() if not key.startswith("reidentified_by_")}
+    floor |= {f"{key}_label_only": blind.metrics[key] for key in ("ssim", "psnr", "error") if key in blind.metrics}
     return {
         "obfuscator": parts.to_table(made.obfuscator),
         "count": len(made.sides),
         **made.figures,
         "attacks": {each.name: {"party": each.view} | each.metrics for each in found},
         "floor": floor,
-        "worst": dataclasses.asdict(worst(found)) if found else None,
+        "worst": dataclasses.asdict(worst(found, blind)) if found else None,
     }

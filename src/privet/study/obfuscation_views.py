@@ -96,6 +96,19 @@ class Sight:
         return self._coordinator(lambda inputs: jittered(inputs, _REPEATS), _CALIBRATED)
 
     @cached_property
+    def labels_only(self) -> Attacked:
+        """The view of somebody whom nothing reached but each record's class: what any attacker reaches without us."""
+        rows, own, seen = self._rows, self._own, self._tested[: self._records]
+        view = View(
+            "anyone",
+            {"features": torch.zeros(len(seen), 1), "labels": rows.test_labels[seen]},
+            {"inputs": rows.inputs[own], "labels": rows.labels[own], "features": torch.zeros(len(own), 1)},
+            shape=self._made.trained.shape,
+            classes=rows.classes,
+        )
+        return Attacked(view, rows.test_inputs[seen], rows.test_labels[seen])
+
+    @cached_property
     def blind(self) -> Attacked:
         """The outsider's view: releases of one device, rows of the same kind, no pairs and no obfuscator."""
         rows, seen = self._rows, self._tested[: self._records]

@@ -160,6 +160,8 @@ def _print(report: Mapping[str, Any]) -> None:
         figures = (found.get(key) for key in ("ssim", "psnr", "reidentified", "reidentified_in_class"))
         table.add_row(name, found["party"], *("" if one is None else f"{one:.3f}" for one in figures))
     print_table(table)
+    if "ssim_label_only" in report["floor"]:
+        click.echo(f"an attacker who sees the class alone: SSIM {report['floor']['ssim_label_only']:.3f}")
     click.echo(f"accuracy: {report['accuracy_plain']:.2%} plain, {report['accuracy_obfuscated']:.2%} obfuscated")
     click.echo(_promise(report))
     click.echo(_alternatives(report))
