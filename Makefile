@@ -57,6 +57,10 @@ figures: install ## every figure of docs/figures (hours; needs the full MNIST), 
 	$(BIN)/python examples/paper_001/figures.py
 	$(BIN)/python examples/distributed/blinded.py
 	$(BIN)/python examples/paper_001/table_i.py
+	$(BIN)/python examples/paper_000/figures.py
+	$(BIN)/python examples/paper_000/cifar_cloud.py
+	$(BIN)/python examples/paper_000/frontier.py mnist
+	$(BIN)/python examples/paper_000/frontier.py cifar
 	$(PYTEST) -m slow tests/integration
 
 bench: install ## ratios against the goals, side by side in one run
