@@ -59,7 +59,8 @@ def test_a_consortium_of_miners_that_made_their_own_keys(call, tmp_path):
     call("miner", tmp_path / "c", "--register", "a", "--address", "10.0.0.1:7700")
     stranger = tmp_path / "c" / "registration.cbor"
     assert "not registered" in refused(call, 3, "ledger", "renew", tmp_path / "new", stranger)
-    (tmp_path / "forged").write_bytes((tmp_path / "a" / "registration.cbor").read_bytes()[:-1] + b"\0")
+    signed = (tmp_path / "a" / "registration.cbor").read_bytes()
+    (tmp_path / "forged").write_bytes(signed[:-1] + bytes([signed[-1] ^ 1]))
     refused(call, 3, "ledger", "init", tmp_path / "other", "--registration", tmp_path / "forged")
 
 
