@@ -485,7 +485,8 @@ def test_a_new_version_takes_over_and_no_question_is_lost(home: Home) -> None:
     crowd.seen(20)
     before, old = home.network, home.version
     whole = (home.root / "model" / "model.safetensors").read_bytes()
-    (home.root / "model" / "model.safetensors").write_bytes(whole[:-1] + b"\0")  # no signature fits this
+    other = whole[:-1] + bytes([whole[-1] ^ 1])  # no signature fits this
+    (home.root / "model" / "model.safetensors").write_bytes(other)
     home.process.send_signal(signal.SIGHUP)
     assert (
         "is not what was signed; copy the version again; what can't be read stays as it was"

@@ -301,7 +301,8 @@ class LiesInTests(Miner):
 
 class ShowsAnother(LiesInTests):
     def show(self, dealer: bytes) -> bytes:
-        return super().show(dealer)[:-1] + b"\0"
+        shown = super().show(dealer)
+        return shown[:-1] + bytes([shown[-1] ^ 1])
 
 
 class LiesInZeroTests(Miner):
