@@ -136,10 +136,18 @@ def name_points(axes: Any, points: list[tuple[float, float, str]]) -> None:
         axes.annotate(name, (x, y), textcoords="offset pixels", xytext=(7, move), fontsize=7)
 
 
+def write(name: str, data: str, **figures: Any) -> dict[str, Any]:
+    """Writes figures with what they were measured on and by; returns all of it."""
+    told = {"data": NAMES[data], "command": f"python examples/paper_000/frontier.py {data}"} | figures
+    (FIGURES / f"{name}.json").write_text(json.dumps(told, indent=1, sort_keys=True) + "\n")
+    return told
+
+
 def main() -> None:
     torch.set_num_threads(1)
     data = sys.argv[1] if len(sys.argv) > 1 else "mnist"
     seeds = tuple(map(int, sys.argv[2:])) or SEEDS[data]
+    without = write(f"offload_{data}", data, alone={str(seed): alone(data, seed) for seed in seeds})
     table: dict[str, Any] = {}
     for seed in seeds:
         for row in (*OBFUSCATORS[data], *(row for row, (basis, _) in CODED.items() if basis in OBFUSCATORS[data])):
@@ -147,17 +155,15 @@ def main() -> None:
             table.setdefault(row, {})[str(seed)] = found
             worst = found["reidentified_in_class"]
             print(seed, row, f"{found['accuracy']:.4f}", f"{worst['value']:.4f} by {worst['by']}", flush=True)
-    told = {
-        "data": NAMES[data],
-        "command": f"python examples/paper_000/frontier.py {data}",
-        "attacked": f"{RECORDS:,} test rows, looked for among themselves, class known",
-        "attackers": f"{PAIRS:,} pairs of their own, {EFFORT:g} of the usual steps",
-        "seeds": list(seeds),
-        "rows": {row: {"seeds": each, "over_seeds": summary(each)} for row, each in table.items()},
-        "alone": {str(seed): alone(data, seed) for seed in seeds},
-    }
-    path = FIGURES / f"obfuscation_frontier_{data}.json"
-    path.write_text(json.dumps(told, indent=1, sort_keys=True) + "\n")
+    told = write(
+        f"obfuscation_frontier_{data}",
+        data,
+        attacked=f"{RECORDS:,} test rows, looked for among themselves, class known",
+        attackers=f"{PAIRS:,} pairs of their own, {EFFORT:g} of the usual steps",
+        seeds=list(seeds),
+        rows={row: {"seeds": each, "over_seeds": summary(each)} for row, each in table.items()},
+        alone=without["alone"],
+    )
     draw(data, told)
 
 
