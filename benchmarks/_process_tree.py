@@ -28,11 +28,12 @@ class Tree:
 
     def __init__(self) -> None:
         self.seconds, self.megabytes = 0.0, 0.0
-        self._over, self._spent = threading.Event(), dict[int, int]()
+        self._over, self._spent, self._others = threading.Event(), dict[int, int](), set[int]()
         self._watch = threading.Thread(target=self._look, daemon=True)
 
     def __enter__(self) -> Tree:
         ctypes.CDLL(None).prctl(_BECOME_PARENT_OF_ORPHANS, 1)
+        self._others = set(_below(os.getpid()))
         self._watch.start()
         return self
 
@@ -41,8 +42,9 @@ class Tree:
         self._watch.join()
         self.seconds = sum(self._spent.values()) / _TICKS
         for pid in _below(os.getpid()):
-            with suppress(ProcessLookupError):
+            with suppress(ProcessLookupError, ChildProcessError):
                 os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
 
     def _look(self) -> None:
         over = False
@@ -50,6 +52,8 @@ class Tree:
             over = self._over.wait(LOOK)
             held = 0
             for pid, ticks in _below(os.getpid()).items():
+                if pid in self._others:
+                    continue
                 self._spent[pid] = ticks
                 with suppress(OSError):
                     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
