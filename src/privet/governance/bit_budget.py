@@ -14,10 +14,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from privet.errors import InputError, RefusedError
-from privet.governance.held_log import HeldLog
+from privet.governance.held_log import HeldBook
 
 _SLACK = 1e-9  # sums of logarithms are rounded; so few bits tell nothing
 
@@ -51,7 +51,7 @@ class _Account:
         return math.fsum(self.releases.values())
 
 
-class BitBook:
+class BitBook(HeldBook[BitBudget]):
     """The bit budgets of a device's subjects and what was spent of them, kept in a log of records.
 
     A release is paid for, on the disk, before it happens: a crash in between loses the release and never the payment.
@@ -69,25 +69,7 @@ class BitBook:
 
     def __init__(self, path: Path, budgets: Sequence[BitBudget] = ()) -> None:
         self._accounts: dict[tuple[str, str], _Account] = {}
-        self._log = HeldLog(path)
-        try:
-            for record in self._log.records:
-                self._replay(record.kind, record.body)
-            for budget in budgets:
-                self.open(budget)
-        except BaseException:
-            self.close()
-            raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Lets other processes hold the book."""
-        self._log.close()
+        super().__init__(path, budgets)
 
     def open(self, budget: BitBudget) -> None:
         """Records a budget; opening the same one again changes nothing.
@@ -154,10 +136,6 @@ class BitBook:
         if known is None:
             raise RefusedError(f"{subject} has no budget of bits for {purpose!r}", do="open one")
         return known
-
-    def _record(self, kind: str, body: dict[str, Any]) -> None:
-        self._log.append(kind, body)
-        self._replay(kind, body)
 
     def _replay(self, kind: str, body: dict[str, Any]) -> None:
         if kind == "bit-budget":

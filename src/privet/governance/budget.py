@@ -22,7 +22,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from dp_accounting.dp_event import DpEvent
@@ -31,7 +31,7 @@ from privet.accounting import Unit
 from privet.accounting.accountants import cost
 from privet.accounting.renyi import ORDERS
 from privet.errors import InputError, RefusedError
-from privet.governance.held_log import HeldLog
+from privet.governance.held_log import HeldBook
 
 FIXED = (1.2, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128, 256, 1024)
 """The Renyi orders of the filter, fixed in advance; few, because delta is shared among them."""
@@ -117,7 +117,7 @@ class _Account:
     releases: dict[str, tuple[str, int]] = field(default_factory=dict)
 
 
-class Book:
+class Book(HeldBook[Budget]):
     """The budgets of a fleet and what was spent of them, kept in a log of records.
 
     A release is paid for, on the disk, before it happens: a crash in between loses the release and never the
@@ -135,25 +135,7 @@ class Book:
 
     def __init__(self, path: Path, budgets: Sequence[Budget] = ()) -> None:
         self._accounts: dict[tuple[str, str], _Account] = {}
-        self._log = HeldLog(path)
-        try:
-            for record in self._log.records:
-                self._replay(record.kind, record.body)
-            for budget in budgets:
-                self.open(budget)
-        except BaseException:
-            self.close()
-            raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Lets other processes hold the book."""
-        self._log.close()
+        super().__init__(path, budgets)
 
     def open(self, budget: Budget) -> None:
         """Records a budget; opening the same one again changes nothing.
@@ -163,8 +145,7 @@ class Book:
         """
         known = self._accounts.get((budget.device, budget.purpose))
         if known is None:
-            self._log.append("budget", asdict(budget))
-            self._replay("budget", asdict(budget))
+            self._record("budget", asdict(budget))
         elif known.budget != budget:
             raise RefusedError(
                 f"{budget.device} has a budget for {budget.purpose!r} of epsilon {known.budget.epsilon:g} per "
@@ -209,8 +190,7 @@ class Book:
             device for device in devices if self._payable(release, device, purpose, (str(event), count), asked, unit)
         ]
         for device in new:
-            self._log.append("spent", body | {"device": device})
-            self._replay("spent", body | {"device": device})
+            self._record("spent", body | {"device": device})
         return len(new)
 
     def _payable(

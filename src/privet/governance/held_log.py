@@ -1,12 +1,17 @@
-"""A log of records that one process at a time holds."""
+"""A log of records that one process at a time holds, and books of budgets that are kept in one."""
 
 from __future__ import annotations
 
 import fcntl
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Generic, Self, TypeVar
 
 from privet.errors import RefusedError
 from privet.ledger import Log
+
+Kind = TypeVar("Kind")
 
 
 class HeldLog(Log):
@@ -35,3 +40,49 @@ class HeldLog(Log):
     def close(self) -> None:
         """Lets other processes hold the log."""
         self._lock.close()
+
+
+class HeldBook(ABC, Generic[Kind]):
+    """Budgets and what was spent of them, as the records of a log say; replayed when it is opened.
+
+    Args:
+        path: the log of records; made when absent, replayed and verified when there.
+        budgets: to open; one that is open already must be the same.
+
+    Raises:
+        RunError: a record was changed, removed, inserted or reordered.
+        RefusedError: a budget is open with other figures, or another process holds the book.
+    """
+
+    def __init__(self, path: Path, budgets: Sequence[Kind]) -> None:
+        self._log = HeldLog(path)
+        try:
+            for record in self._log.records:
+                self._replay(record.kind, record.body)
+            for budget in budgets:
+                self.open(budget)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Lets other processes hold the book."""
+        self._log.close()
+
+    @abstractmethod
+    def open(self, budget: Kind) -> None:
+        """Records a budget; opening the same one again changes nothing."""
+
+    def _record(self, kind: str, body: dict[str, Any]) -> None:
+        self._log.append(kind, body)
+        self._replay(kind, body)
+
+    @abstractmethod
+    def _replay(self, kind: str, body: dict[str, Any]) -> None:
+        """Counts a record."""

@@ -179,6 +179,22 @@ class Obfuscation:
         return cls(obfuscator, trained, tuple(side.eval() for side in sides), figures)
 
 
+def promises(bits: float | None, guarantee: Mapping[str, Any] | None) -> list[str]:
+    """Returns what is derived of one release, a line each, or the one line that nothing is.
+
+    Args:
+        bits: that it tells at most; None where nobody counts.
+        guarantee: of its noise, as :meth:`privet.accounting.guarantee.Guarantee.to_json` has it.
+    """
+    lines = []
+    if bits is not None:
+        lines.append(f"one release tells at most {bits:.3g} bits of its sample (min-entropy leakage): derived")
+    if guarantee is not None and guarantee["epsilon"] is not None:
+        about = f"per {guarantee['unit']} ({guarantee['relation']}), one release, delta {guarantee['delta']:g}"
+        lines.append(f"epsilon {guarantee['epsilon']:.3g} {about}: derived")
+    return lines or ["no guarantee is derived: only attacks tell what it hides"]
+
+
 def _weights(at: int) -> str:
     return f"obfuscator-{at}.safetensors"
 

@@ -19,7 +19,7 @@ from privet.governance.bit_budget import BitBook, BitBudget
 from privet.inference.asking import Asker
 from privet.inference.guarded import Guarded
 from privet.inference.memo import Memo
-from privet.inference.obfuscation import Obfuscation, Trained
+from privet.inference.obfuscation import Obfuscation, Trained, promises
 from privet.inference.obfuscators.student import Distilled
 from privet.inference.offload import Offload, sureness, threshold
 from privet.inference.questions import within
@@ -108,14 +108,9 @@ class Way:
 
     def promised(self) -> list[str]:
         """Returns what is promised of samples that leave, a line each."""
-        lines, guarantee = [], self.made.obfuscator.guarantee()
-        if self.budget is not None:
-            bits = math.log2(self.made.obfuscator.codes(self.made.sides[self.which]))
-            lines.append(f"one release tells at most {bits:.3g} bits of its sample (min-entropy leakage): derived")
-        if guarantee is not None and guarantee.formal:
-            about = f"per {guarantee.unit} ({guarantee.relation}), one release, delta {guarantee.delta:g}"
-            lines.append(f"epsilon {guarantee.epsilon:.3g} {about}: derived")
-        return lines or ["no guarantee is derived: only attacks tell what it hides"]
+        side, guarantee = self.made.sides[self.which], self.made.obfuscator.guarantee()
+        bits = math.log2(self.made.obfuscator.codes(side)) if self.budget is not None else None
+        return promises(bits, guarantee.to_json() if guarantee else None)
 
     def _draw(self, sample: Tensor) -> Tensor:
         return self.made.release(sample[None], self.rng, self.which)[0]

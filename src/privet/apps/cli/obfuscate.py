@@ -134,13 +134,9 @@ def _tell(line: str) -> None:
 
 
 def _promise(figures: Mapping[str, Any]) -> str:
-    if figures["bits"] is not None:
-        return f"one release tells at most {figures['bits']:.3g} bits of its sample (min-entropy leakage): derived"
-    if figures["guarantee"] is not None:
-        told = figures["guarantee"]
-        about = f"per {told['unit']} ({told['relation']}), one release, delta {told['delta']:g}"
-        return f"epsilon {told['epsilon']:.3g} {about}: derived"
-    return "no guarantee is derived: only attacks tell what it hides"
+    from privet.inference.obfuscation import promises
+
+    return promises(figures["bits"], figures["guarantee"])[0]
 
 
 def _alternatives(figures: Mapping[str, Any]) -> str:
