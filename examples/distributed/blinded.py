@@ -46,33 +46,14 @@ from privet.transport.identity import Identity
 FIGURE = Path(__file__).parents[2] / "docs" / "figures" / "blinded_inference.json"
 COMMAND = "python examples/distributed/blinded.py"
 HELPERS, REPEATS = 4, 9
-ODD = """
-import sys, time, torch
-from pathlib import Path
-from privet.inference.distributed.multiplier import Helper, serve
-from privet.transport.identity import Identity
-torch.set_num_threads(1)
-class Odd(Helper):
-    def product(self, kernel, values):
-        made = super().product(kernel, values)
-        if sys.argv[2] == "lies":
-            made[0, 0].view(-1)[0] += 1
-        if sys.argv[2] == "slow":
-            time.sleep(0.7)
-        return made
-folder = Path(sys.argv[1])
-server = serve(Odd(folder / "held"), Identity.load(folder), "127.0.0.1:0")
-print("x listens at 127.0.0.1:%d" % server.port, flush=True)
-while True:
-    time.sleep(60)
-"""
-"""A helper process that lies or dawdles."""
+ODD = Path(__file__).with_name("odd_helper.py")
+HOW_MUCH = {"lies": "1", "slow": "0.7"}
 RUN = "from privet.apps.cli.main import main; raise SystemExit(main())"
 
 
 def start(folder: Path, kind: str) -> tuple[subprocess.Popen[str], str]:
     """Starts a helper process and returns it with its address."""
-    command = [sys.executable, "-c", ODD, str(folder), kind]
+    command = [sys.executable, str(ODD), str(folder), kind, HOW_MUCH.get(kind, "0")]
     if kind == "honest":
         command = [sys.executable, "-c", RUN, "helper", "--folder", str(folder)]
         command += ["--listen", "127.0.0.1:0"]

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import grpc
 import numpy as np
@@ -29,31 +30,13 @@ from privet.transport.identity import Identity
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 RUN = "from privet.apps.cli.main import main; main()"
-ODD = """
-import sys, time, torch
-from pathlib import Path
-from privet.inference.distributed.multiplier import Helper, serve
-from privet.transport.identity import Identity
-torch.set_num_threads(1)
-class Odd(Helper):
-    def product(self, kernel, values):
-        made = super().product(kernel, values)
-        if sys.argv[2] == "lies":
-            made[0, 0].view(-1)[0] += 2**31
-        if sys.argv[2] == "slow":
-            time.sleep(0.5)
-        return made
-folder = Path(sys.argv[1])
-server = serve(Odd(folder / "held"), Identity.load(folder), "127.0.0.1:0")
-print("it listens at 127.0.0.1:%d" % server.port, flush=True)
-while True:
-    time.sleep(60)
-"""
+ODD = Path(__file__).parents[2] / "examples" / "distributed" / "odd_helper.py"
+HOW_MUCH = {"lies": str(2**31), "slow": "0.5"}
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 
 
 def begin(folder, kind):
-    command = [sys.executable, "-c", ODD, str(folder), kind]
+    command = [sys.executable, str(ODD), str(folder), kind, HOW_MUCH.get(kind, "0")]
     if kind in ("honest", "records"):
         command = [sys.executable, "-c", RUN, "helper", "--folder", str(folder), "--listen", "127.0.0.1:0"]
         command += ["--record"] if kind == "records" else []
