@@ -26,7 +26,7 @@ from privet.study.obfuscate import SHARES, accuracy
 FIGURES = Path(__file__).parents[2] / "docs" / "figures"
 NAMES = {"mnist": "MNIST", "cifar": "CIFAR-10 (JPEG copy)"}
 STUDENTS = {"mnist": ("prototype", "prototype, LeNet"), "cifar": ("prototype",)}
-SEEDS = {"mnist": (0, 1, 2), "cifar": (0,)}
+SEEDS = {"mnist": (0, 1, 2, 3, 4), "cifar": (0,)}
 RECORDS = 2_000
 GROUPS = (
     ("published", ("ObfNet1", "ObfNet2"), "#D55E00", "s"),

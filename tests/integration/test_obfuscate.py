@@ -106,3 +106,16 @@ def test_a_folder_that_was_damaged_is_refused(call: Call, machines: Path, tmp_pa
     status, _, err = call("obfuscate", "evaluate", tmp_path)
     assert status == 2
     assert "model.json is missing" in err
+
+
+def test_a_claimed_key_is_recovered_and_no_other_looked_for(call: Call, machines: Path, tmp_path: Path) -> None:
+    keyed, plain = tmp_path / "keyed", tmp_path / "plain"
+    trained(call, machines, keyed, "secret-key", "--set", "obfuscator.kind=permutation")
+    trained(call, machines, plain, "obfnet1")
+    attacker = ("--records", 200, "--attacker", "blind-permutation", "--json")
+    status, printed, _ = call("obfuscate", "evaluate", keyed, *attacker)
+    assert status == 0
+    assert set(json.loads(printed)["attacks"]) == {"blind-permutation"}
+    status, _, said = call("obfuscate", "evaluate", plain, *attacker)
+    assert status == 2
+    assert "'blind-permutation' of obfnet1" in said

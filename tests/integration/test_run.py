@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,11 @@ import torch
 import privet
 from privet.errors import RefusedError, RunError
 from privet.fleet import Data
+from privet.inference.obfuscation import Trained
 from privet.ledger import verify
 from privet.tensors import digest, load, save
 
+Call = Callable[..., tuple[int, str, str]]
 COMMAND = [str(Path(sys.executable).with_name("privet"))]
 PLAN = """
 name = "small-home"
@@ -112,6 +115,27 @@ def test_killed_run_resumes_to_the_same_bits(tmp_path: Path, plan_file: Path) ->
     assert json.loads(done.stdout)["digest"] == whole.metrics["digest"]
     rounds = [record.body["round"] for record in verify(records) if record.kind == "round"]
     assert rounds == [1, 2, 3, 4, 5, 6]
+
+
+def test_the_model_of_a_run_answers_elsewhere(tmp_path: Path, call: Call) -> None:
+    table = {"name": "whole", "seed": 3, "data": {"name": "digits"}, "fleet": {"devices": 4}, "model": {"name": "mlp"}}
+    plan = privet.Plan(**table, training={"name": "fedavg", "rounds": 2}).with_settings(QUIET)
+    ran = privet.run(plan, out=tmp_path / "run")
+    kept, data = Trained.load(tmp_path / "run"), plan.dataset.load()
+    answers = kept.answer(torch.from_numpy(data.test_inputs)).argmax(1)
+    assert float((answers == torch.from_numpy(data.test_labels)).double().mean()) == ran.metrics["accuracy"]
+    status, said, _ = call("export", tmp_path / "run", "--out", tmp_path / "model.onnx", "--json")
+    assert status == 0
+    assert json.loads(said)["samples"] == 512  # random ones, and the data set's own
+    assert (tmp_path / "model.onnx").stat().st_size > 1000
+
+
+def test_a_model_with_a_mechanism_in_its_middle_is_not_taken_for_whole(tmp_path: Path, call: Call) -> None:
+    privet.run(small("training.rounds=1"), out=tmp_path / "run")
+    status, _, said = call("export", tmp_path / "run", "--out", tmp_path / "model.onnx")
+    assert status == 2
+    assert "answers by itself" in said
+    assert not (tmp_path / "model.onnx").exists()
 
 
 def test_workers_change_no_bit(tmp_path: Path) -> None:

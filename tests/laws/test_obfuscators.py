@@ -264,3 +264,14 @@ def test_matching_real_releases_never_beats_the_bound(name: str) -> None:
     assert expected == pytest.approx(matching(chances))
     assert expected <= bits.rank_1(400) + 1e-12
     assert matching_in_class(chances, labels) <= bits.rank_1(400, CLASSES) + 1e-12
+
+
+@pytest.mark.parametrize("shape", [(1, 12, 12), (3, 7, 10)])
+def test_convolutions_draw_an_image_of_any_size(shape: tuple[int, ...]) -> None:
+    sides = build("convolutional", maps=4).build(shape, CLASSES)
+    assert sides.decoder(sides.encoder(torch.rand(2, *shape))).shape == (2, *shape)
+
+
+def test_convolutions_refuse_what_is_no_image() -> None:
+    with pytest.raises(PartError, match="images"):
+        build("convolutional").build((12,), CLASSES)

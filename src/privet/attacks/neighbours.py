@@ -23,18 +23,31 @@ def neighbours(pairs: Pairs, count: int) -> Decoder:
         pairs: the attacker's own.
         count: how many neighbours.
     """
-    near = min(count, len(pairs.inputs))
-    far = 2 * pairs.features.square().sum(1).max().sqrt() + 1
 
     def decode(features: Tensor, labels: Tensor) -> Tensor:
-        guesses = []
-        for some, mine in zip(features.split(_CHUNK), labels.split(_CHUNK), strict=True):
-            distance = torch.cdist(some.double(), pairs.features)
-            distance += (far + some.norm(dim=1).max()) * (mine[:, None] != pairs.labels)
-            guesses.append(pairs.inputs[distance.topk(near, largest=False).indices].mean(1))
-        return torch.cat(guesses)
+        return _mean(pairs.inputs, _nearest(pairs, features, labels, count))
 
     return decode
+
+
+def _nearest(pairs: Pairs, features: Tensor, labels: Tensor, count: int) -> Tensor:
+    """Returns the places of the nearest pairs (n, count), nearest first, those of other labels last."""
+    near = min(count, len(pairs.inputs))
+    far = 2 * pairs.features.square().sum(1).max().sqrt() + 1
+    places = []
+    for some, mine in zip(features.double().split(_CHUNK), labels.split(_CHUNK), strict=True):
+        distance = torch.cdist(some, pairs.features)
+        distance += (far + some.norm(dim=1).max()) * (mine[:, None] != pairs.labels)
+        places.append(distance.topk(near, largest=False).indices)
+    return torch.cat(places)
+
+
+def _mean(inputs: Tensor, places: Tensor) -> Tensor:
+    """Returns the mean of the inputs (n, p) at some places (n, count)."""
+    total = torch.zeros(len(places), inputs.shape[1], dtype=inputs.dtype)
+    for column in places.unbind(1):
+        total += inputs[column]
+    return total / places.shape[1]
 
 
 def equals(pairs: Pairs) -> Decoder:
@@ -62,7 +75,9 @@ def looked_up(pairs: Pairs, shape: tuple[int, ...], rng: Source) -> Decoder:
     order = rng.permutation(len(pairs.inputs))
     tested, fitted = (pairs.take(order[part]) for part in (slice(len(order) // 10), slice(len(order) // 10, None)))
     means = class_means(fitted.inputs, fitted.labels, pairs.classes)
-    tried: list[Decoder] = [lambda _, labels: means[labels], *(neighbours(fitted, count) for count in _COUNTS)]
-    tried.append(equals(fitted))
-    losses = [lost(decode(tested.features, tested.labels), tested.inputs, shape).item() for decode in tried]
-    return tried[losses.index(min(losses))]
+    near, equal = _nearest(fitted, tested.features, tested.labels, max(_COUNTS)), equals(fitted)
+    tried: list[tuple[Decoder, Tensor]] = [(lambda _, labels: means[labels], means[tested.labels])]
+    tried += [(neighbours(fitted, count), _mean(fitted.inputs, near[:, :count])) for count in _COUNTS]
+    tried.append((equal, equal(tested.features, tested.labels)))
+    losses = [lost(guess, tested.inputs, shape).item() for _, guess in tried]
+    return tried[losses.index(min(losses))][0]

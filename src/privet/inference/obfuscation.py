@@ -1,7 +1,7 @@
 """A model and what devices may put in front of it: trained once, kept in a folder, run anywhere.
 
-The folder holds ``model.json`` and ``model.safetensors`` (the user's model), ``obfuscator.json`` and one
-``obfuscator-I.safetensors`` for each that was trained; nothing in it is a pickle.
+The folder holds ``model.json`` and ``model.safetensors`` (the user's model, which the folder of a run holds as well),
+``obfuscator.json`` and one ``obfuscator-I.safetensors`` for each that was trained; nothing in it is a pickle.
 """
 
 from __future__ import annotations
@@ -216,7 +216,10 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
     except OSError:
-        raise InputError(f"{path} is missing", do="name a folder that privet obfuscate train made") from None
+        raise InputError(
+            f"{path} is missing",
+            do="name a folder of privet obfuscate train, or of a run whose model answers by itself",
+        ) from None
     except ValueError:
         raise InputError(f"{path} is no JSON", do="make the folder again") from None
     if not isinstance(told, dict):

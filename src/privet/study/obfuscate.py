@@ -161,20 +161,18 @@ def evaluate(
         tell: is told what is going on.
 
     Raises:
-        InputError: no such attacker.
+        InputError: no such attacker, or it attacks a key where none is claimed.
     """
+    applied = {name: one for name, one in ATTACKERS.items() if one[1] != "blind" or made.obfuscator.claims_key}
     for name in trial.attackers or ():
-        if name not in ATTACKERS:
-            raise InputError(f"no attacker called {name!r}", allowed=", ".join(ATTACKERS))
+        if name not in applied:
+            said = f"no attacker called {name!r} of {parts.name_of(made.obfuscator)}"
+            raise InputError(said, allowed=", ".join(applied))
     sight, found = Sight(made, rows, trial), []
-    for name, (table, views) in ATTACKERS.items():
-        if trial.attackers is not None and name not in trial.attackers:
-            continue
-        attacked: Attacked = getattr(sight, views)
-        if views == "blind" and attacked.view.seen["features"].shape[1] != attacked.truth[0].numel():
-            continue  # no square matrix makes a release of another length
+    for name in applied if trial.attackers is None else trial.attackers:
+        table, views = applied[name]
         tell(f"attacking: {name}")
-        found.append(_attacked(name, table, attacked, trial))
+        found.append(_attacked(name, table, getattr(sight, views), trial))
     return found
 
 
@@ -218,7 +216,7 @@ ATTACKERS: Mapping[str, tuple[Mapping[str, Any], str]] = {
     "blind-permutation": ({"name": "blind-key", "key": "permutation"}, "blind"),
 }
 """Attacker -> its part's table and which view it has: the coordinator's of one release a record, of several, or the
-outsider's."""
+outsider's, where there is a claimed key to recover."""
 
 
 def report(made: Obfuscation, rows: Rows, trial: Trial, tell: Callable[[str], None] = lambda _: None) -> dict[str, Any]:

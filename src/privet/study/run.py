@@ -32,7 +32,7 @@ from privet.study.leakage import leak
 from privet.study.metrics import metrics
 from privet.study.personal import own_accuracies, spread
 from privet.study.plan import Plan
-from privet.study.run_folder import alone, begin_folder, go_on, keep_pictures, write_json
+from privet.study.run_folder import alone, begin_folder, go_on, keep_model, keep_pictures, write_json
 from privet.study.secret import forget_secret, keep_secret, read_secret
 from privet.tensors import State, clone, digest, flatten, load, save
 from privet.training import Round
@@ -180,7 +180,7 @@ class Session:
         state = self._train()
         clean = self._compare()
         self._attack(state, clean)
-        save(state, self.folder / "model.safetensors")
+        keep_model(self.experiment, state, self.folder, self.log)
         figures = {"run": str(self.folder)} | metrics(self.experiment, self.log)
         write_json(self.folder / "metrics.json", figures)
         write_report(self.folder)

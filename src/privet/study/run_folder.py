@@ -18,10 +18,12 @@ from torch import Tensor
 
 from privet.errors import RunError
 from privet.governance.budget import Book, Budget
+from privet.inference.obfuscation import WEIGHTS, Trained
 from privet.ledger import Log
 from privet.models.cost import parameters
+from privet.models.imported import Given
 from privet.study.experiment import Experiment
-from privet.tensors import digest, save
+from privet.tensors import State, digest, save
 
 
 @contextmanager
@@ -125,6 +127,23 @@ _BEGUN_WITH = {
     "parameters": "models",
     "given": "things passed in code (data, partition, model)",
 }
+
+
+def keep_model(experiment: Experiment, state: State, folder: Path, log: Log) -> None:
+    """Writes the global model and, where it answers inputs by itself, how it is built.
+
+    It does not where a mechanism other than noise stands between its stages, or where only code builds it.
+    """
+    task, table = experiment.task, experiment.plan.to_table()
+    if isinstance(task.model, Given) or (task.protocol.cuts and task.on_device.without_noise().mechanisms):
+        save(state, folder / WEIGHTS)
+        return
+    network = task.network()
+    network.load_state_dict(state)
+    about = {"plan": experiment.plan.digest}
+    if "data" not in log.of("plan")[0].body["given"]:
+        about["data"] = table["data"]
+    Trained(task.model, network.eval(), task.shape, task.classes, about).save(folder)
 
 
 def keep_pictures(folder: Path, name: str, pictures: dict[str, Tensor]) -> None:

@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
@@ -77,6 +77,9 @@ class Sides(nn.Module):
 
 class Obfuscator(Part):
     """Changes a sample so that a model answers it nearly as before, and tells less of it, or so it is claimed."""
+
+    claims_key: ClassVar[bool] = False
+    """Whether what leaves is the sample under a linear key that only the device has; then that key is attacked."""
 
     @abstractmethod
     def build(self, shape: tuple[int, ...], classes: int) -> Sides:

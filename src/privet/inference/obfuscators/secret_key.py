@@ -25,6 +25,7 @@ class SecretKey(ThroughModel):
     """
 
     grade: ClassVar[Grade] = "measured"
+    claims_key: ClassVar[bool] = True
 
     kind: Literal["orthogonal", "permutation"] = "orthogonal"
 
