@@ -23,6 +23,8 @@ from privet.inference.distributed.founding import ADDRESSES, found
 from privet.inference.distributed.messages import LIMIT
 from privet.inference.distributed.networks import PAPER, described
 from privet.inference.distributed.source import Source
+from privet.inference.obfuscation import Trained
+from privet.models.mlp import Mlp
 from privet.transport.certificates import Authority
 from privet.transport.contract import Peer
 from privet.transport.grpc import GrpcClient
@@ -177,6 +179,20 @@ def test_the_commands_infer_blinded_and_as_published_and_record_what_helpers_see
             assert (status, err) == (0, "")
             made[protocol] = json.loads(out)
             assert made[protocol]["classes"] == network(images).argmax(1).tolist()
+            assert made[protocol]["left"] == list(range(6))
+        part = Mlp((8,))
+        own = Trained(part, part.build(network.inputs, 10).eval(), network.inputs, 10)
+        own.save(tmp_path / "own")
+        status, out, _ = command(
+            *("infer", "--folder", folder, "--where", "helpers", *given, "--json"),
+            *("--own-model", tmp_path / "own", "--offload", 0.5),
+        )
+        some, mine = json.loads(out), own.answer(images)
+        assert status == 0
+        assert some["left"] == mine.softmax(1).amax(1).topk(3, largest=False).indices.sort().values.tolist()
+        mine[some["left"]] = network(images[some["left"]]).to(mine.dtype)
+        assert some["classes"] == mine.argmax(1).tolist()
+        assert 0 < some["bytes"] < made["blinded"]["bytes"]
         assert made["blinded"]["at_source"] == []
         assert made["distributed"]["run_locally"] is False
         for process in processes:
@@ -203,12 +219,16 @@ def test_the_commands_say_what_is_wrong_in_one_line(command, tmp_path, module):
     save_file(module.state_dict(), tmp_path / "weights.safetensors")
     np.save(tmp_path / "images.npy", np.zeros((1, 3, 8, 8)))
     given = ["--weights", tmp_path / "weights.safetensors", "--input", tmp_path / "images.npy"]
+    lenet = ["infer", "--folder", tmp_path / "home" / "source", "--model", "lenet", *given]
     for arguments, wanted, text in (
         (["helper", "--folder", tmp_path / "home" / "helper-1"], 2, "--listen"),
         (["helper", "--folder", tmp_path, "--listen", "127.0.0.1:0"], 2, "missing"),
         (["infer", "--folder", tmp_path / "home" / "source", "--model", "lenett", *given], 2, "did you mean 'lenet'"),
         (["infer", "--folder", tmp_path / "home" / "source", "--model", "cifar", *given], 2, "does not fit cifar"),
-        (["infer", "--folder", tmp_path / "home" / "source", "--model", "lenet", *given], 2, "inputs of shape"),
+        (lenet, 2, "inputs of shape"),
+        ([*lenet, "--offload", 0.5], 2, "--own-model"),
+        ([*lenet, "--own-model", tmp_path / "own"], 2, "one of '--offload' and '--threshold'"),
+        ([*lenet, "--own-model", tmp_path / "own", "--offload", 0.5], 2, "model.json is missing"),
     ):
         status, _, err = command(*arguments)
         assert (status, err.count("\n")) == (wanted, 1), err

@@ -287,8 +287,7 @@ def test_a_device_without_anything_asks_as_it_is(service, samples) -> None:
     ("options", "says"),
     [
         (("--obfuscator", "o"), "'--obfuscator' is of no use without '--service'"),
-        (("--threshold", "0"), "'--threshold' is of no use without '--service'"),
-        (("--own-model", "o"), "'--own-model' is of no use without '--service'"),
+        (("--own-model", "o"), "Missing option '--model', or '--service'"),
         (("--service", "https://a:1", "--obfuscator", "o"), "Missing option '--state'"),
         (
             ("--service", "https://a:1", "--obfuscator", "o", "--state", "s", "--bits", "3"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from privet.inference.distributed.networks import Network
+    from privet.inference.distributed.relay import Planned
+    from privet.inference.distributed.source import Answer
     from privet.transport.contract import Client, Peer
+
+    Ask = Callable[[Tensor], Tensor]
+    Stay = Callable[[Ask], tuple[Tensor, Tensor]]
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 _FILE = click.Path(dir_okay=False, exists=True, path_type=Path)
@@ -63,12 +69,13 @@ def infer(
 
     torch.set_num_threads(1)
     network, images = _network(model, weights), _images(inputs)
+    stay = _staying(network, images, **asked)
     helpers = _helpers(folder)
     try:
         if protocol == "blinded":
-            said = _blinded(network, images, helpers, folder, where, batch)
+            said = _blinded(network, stay, helpers, folder, where, batch)
         else:
-            said = _distributed(network, images, helpers, ssim, planner, where, batch)
+            said = _distributed(network, stay, helpers, ssim, planner, where, batch)
     finally:
         for client in helpers.values():
             client.close()
@@ -77,27 +84,76 @@ def infer(
         print_json(said)
         return
     click.echo(f"classes: {' '.join(str(each) for each in said['classes'])}")
-    click.echo(f"{said['seconds']:.3g} s for {len(images)} images")
+    click.echo(f"{said['seconds']:.3g} s for {len(said['left'])} of {len(images)} images")
     if protocol == "distributed":
         click.echo("not private: helpers saw maps of the images; see the page on distributed inference")
     for line in said["events"]:
         click.echo(line)
 
 
+def _staying(
+    network: Network,
+    images: Tensor,
+    own_model: Path | None,
+    offload: float | None,
+    threshold: float | None,
+    **_: object,
+) -> Stay:
+    """Returns what asks about all images, or about those alone of which the own model is not sure."""
+    import torch
+
+    from privet.errors import InputError
+    from privet.inference.obfuscation import Trained
+    from privet.inference.offload import Offload
+
+    if own_model is None:
+        if offload is not None or threshold is not None:
+            raise click.UsageError("Missing option '--own-model', which answers what stays here")
+        return lambda ask: (ask(images), torch.ones(len(images), dtype=torch.bool))
+    if (offload is None) == (threshold is None):
+        raise click.UsageError("'--own-model' goes with one of '--offload' and '--threshold'")
+    own = Trained.load(own_model)
+    if tuple(images.shape[1:]) != network.inputs or not len(images):
+        raise InputError(f"inputs of shape {tuple(images.shape)}", allowed=f"(images, *{network.inputs})")
+    if (own.shape, (own.classes,)) != (network.inputs, network.outputs):
+        raise InputError(
+            f"the own model is for inputs {own.shape} of {own.classes} classes",
+            allowed=f"{network.inputs} and {network.outputs[0]}, as {network.name} has",
+        )
+
+    def stay(ask: Ask) -> tuple[Tensor, Tensor]:
+        if threshold is not None:
+            answered = Offload(own.answer, ask, threshold).answer(images)
+        else:
+            answered = Offload.calibrated(own.answer, ask, images, offload or 0.0).answer(images)
+        return answered.logits, answered.left
+
+    return stay
+
+
 def _blinded(
-    network: Network, images: Tensor, helpers: dict[Peer, Client], folder: Path, where: Any, batch: int
+    network: Network, stay: Stay, helpers: dict[Peer, Client], folder: Path, where: Any, batch: int
 ) -> dict[str, Any]:
+    import torch
+
     from privet.inference.distributed.source import Source
 
     online = {peer: client for peer, client in helpers.items() if peer.role == "helper"}
     offline = {peer: client for peer, client in helpers.items() if peer.role == "preparer"}
     source = Source(network, online, folder / "masks", preparers=offline, where=where)
+    answers: list[Answer] = []
+
+    def ask(images: Tensor) -> Tensor:
+        answers.extend(source.infer(part) for part in images.split(min(batch, source.most)))
+        return torch.cat([answer.outputs for answer in answers])
+
     try:
-        answers = [source.infer(part) for part in images.split(min(batch, source.most))]
+        logits, left = stay(ask)
     finally:
         source.close()
     return {
-        "classes": [each for answer in answers for each in answer.outputs.argmax(1).tolist()],
+        "classes": logits.argmax(1).tolist(),
+        "left": left.nonzero()[:, 0].tolist(),
         "seconds": sum(answer.seconds for answer in answers),
         "preparing_s": sum(answer.preparing_s for answer in answers),
         "at_source": list(source.at_source),
@@ -108,8 +164,10 @@ def _blinded(
 
 
 def _distributed(
-    network: Network, images: Tensor, helpers: dict[Peer, Client], ssim: float, planner: str, where: str, batch: int
+    network: Network, stay: Stay, helpers: dict[Peer, Client], ssim: float, planner: str, where: str, batch: int
 ) -> dict[str, Any]:
+    import torch
+
     from privet import parts
     from privet.inference.distributed.relay import Relay
     from privet.inference.distributed.workload import workload
@@ -117,9 +175,16 @@ def _distributed(
     online = {peer: client for peer, client in helpers.items() if peer.role == "helper" and where != "here"}
     load, chosen = workload(network, ssim), parts.build("planners", {"name": planner})
     relay = Relay(network, load, online, chosen, faster_only=where == "auto")
-    answers = [relay.infer(part) for part in images.split(batch)]
+    answers: list[Planned] = []
+
+    def ask(images: Tensor) -> Tensor:
+        answers.extend(relay.infer(part) for part in images.split(batch))
+        return torch.cat([answer.outputs for answer in answers])
+
+    logits, left = stay(ask)
     return {
-        "classes": [each for answer in answers for each in answer.outputs.argmax(1).tolist()],
+        "classes": logits.argmax(1).tolist(),
+        "left": left.nonzero()[:, 0].tolist(),
         "seconds": sum(answer.seconds for answer in answers),
         "run_locally": all(answer.plan is None for answer in answers),
         "devices_used": max((answer.plan.devices_used for answer in answers if answer.plan), default=0),

@@ -30,14 +30,17 @@ _OPTIONS = (
     click.option("--subject", metavar="NAME", help="With coded obfuscators: whose samples they are."),
     click.option("--purpose", metavar="NAME", help="With coded obfuscators: what the answers are for."),
     click.option("--bits", type=click.FloatRange(0, min_open=True), help="With coded obfuscators: what may be told."),
-    click.option("--offload", type=_SHARE, metavar="SHARE", help="With --service: only the least sure SHARE leaves."),
+    click.option(
+        "--offload", type=_SHARE, metavar="SHARE", help="Only the SHARE leaves that this machine is least sure of."
+    ),
     click.option("--threshold", type=_SHARE, metavar="T", help="Or: what is answered here less surely than T leaves."),
-    click.option("--own-model", type=_DIR, help="What answers here; unless given, the obfuscator's student."),
+    click.option("--own-model", type=_DIR, help="What answers here; else, with --obfuscator, its student."),
 )
+_ANYWHERE = ("offload", "threshold", "own_model")
 
 
 def service_options(command: Command) -> Command:
-    """Adds what only asking a service takes."""
+    """Adds what asking a service takes, and what lets samples stay on this machine."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
@@ -53,7 +56,7 @@ def check_needed(asked: Mapping[str, Any]) -> None:
         click.UsageError: something was given.
     """
     for name, value in asked.items():
-        if value not in (None, _PEER):
+        if name not in _ANYWHERE and value not in (None, _PEER):
             raise click.UsageError(f"'--{name.replace('_', '-')}' is of no use without '--service'")
 
 
