@@ -32,7 +32,8 @@ from privet.ledger.service import Remote
 from privet.ledger.state import State
 from privet.ledger.transactions import Transaction, admit, binding
 from privet.ledger.verification import verify
-from privet.study.mining import moved, purpose
+from privet.study.mining import moved
+from privet.study.updates import purpose
 from privet.transport.grpc import GrpcClient
 from privet.transport.identity import Identity
 

@@ -21,8 +21,8 @@ from privet.ledger.sealing import Sealed, seal
 from privet.ledger.transactions import Transaction, binding
 from privet.study.committee import Member
 from privet.study.consortium import Consortium
-from privet.study.mining import purpose
 from privet.study.sections import Ledger
+from privet.study.updates import purpose
 
 DEVICES = [f"device-{at}" for at in range(5)]
 STEPS = quantise(np.linspace(-1, 1, 20))
@@ -159,7 +159,7 @@ def test_a_data_key_of_the_open_round_is_given_by_a_miner_that_was_started_anew(
     bench.committee.grow(lambda state: state.task(1)["posted"] == 1)
     row: Any = bench.consortium._state.entries["update/1/2/0"]
     for member in bench.committee.members.values():
-        member.duty._listed.clear()
+        member.duty._updates._listed.clear()
     bench.committee.grow(lambda state: state.height > 4)
     assert bench.member.duty.data_key(encode_cid(row["cid"])) is not None
 
@@ -172,7 +172,7 @@ def test_wrong_data_keys_of_others_open_nothing(bench: Bench, monkeypatch: pytes
     def refused(*_: Any) -> bytes:
         raise ContentError("the wrap holds no key")
 
-    monkeypatch.setattr(duty, "_own_key", refused)
+    monkeypatch.setattr(duty._updates, "_own_key", refused)
 
     def ask(address: str) -> list[bytes]:
         asked.append(address)

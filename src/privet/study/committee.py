@@ -28,9 +28,10 @@ from privet.ledger.state import State
 from privet.ledger.transactions import FINDINGS, Transaction
 from privet.ledger.votes import NOTHING, Vote
 from privet.study.consensus_trials import KeptReplay, Memory
-from privet.study.mining import Contents, Duty
+from privet.study.mining import Duty
 from privet.study.openings import Record, Statement, steps
 from privet.study.parties import Party
+from privet.study.updates import Contents
 
 LIES = ("wrong-mean", "wrong-scores", "drops-update", "wrong-shares", "double-votes", "silent")
 """What a miner can be told to do in a simulation."""

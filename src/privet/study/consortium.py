@@ -38,9 +38,9 @@ from privet.ledger.transactions import Transaction, admit, binding
 from privet.ledger.verification import CONTENTS
 from privet.study import sharing
 from privet.study.committee import Committee, Keys
-from privet.study.mining import purpose
 from privet.study.openings import Record, Statement
 from privet.study.sections import Ledger
+from privet.study.updates import purpose
 from privet.training.coordinator import Settled
 
 TASK = 1
