@@ -1,6 +1,6 @@
 """The frontier: accuracy against what the strongest attacker finds, for every obfuscator.
 
-python examples/paper_000/frontier.py mnist [SEED ...]    needs the full MNIST; about 20 minutes of one core a seed
+python examples/paper_000/frontier.py mnist [SEED ...]    needs the full MNIST; about 30 minutes of one core a seed
 python examples/paper_000/frontier.py cifar               needs the JPEG copy of CIFAR-10 and cifar_cloud.py's model
 
 Trained networks and finished evaluations are kept in the user's cache: what was interrupted goes on where it stopped,
@@ -19,18 +19,20 @@ import torch
 from matplotlib import pyplot
 from paper_000_trained import CODED, EFFORT, OBFUSCATORS, PAIRS, evaluated, rows, trained, user_model
 
+from privet.accounting.release_bits import ReleaseBits
 from privet.inference.offload import accuracies
 from privet.models.cost import multiplications
-from privet.study.obfuscate import SHARES, accuracy
+from privet.study.obfuscate import ATTACKERS, SHARES, accuracy
 
-FIGURES = Path(__file__).parents[2] / "docs" / "figures"
+DOCS = Path(__file__).parents[2] / "docs"
+FIGURES, PAGE = DOCS / "figures", DOCS / "explanation" / "obfuscation.md"
 NAMES = {"mnist": "MNIST", "cifar": "CIFAR-10 (JPEG copy)"}
 STUDENTS = {"mnist": ("prototype", "prototype, LeNet"), "cifar": ("prototype",)}
 SEEDS = {"mnist": (0, 1, 2, 3, 4), "cifar": (0,)}
 RECORDS = 2_000
 GROUPS = (
     ("published", ("ObfNet1", "ObfNet2"), "#D55E00", "s"),
-    ("bottleneck, adversary, key", ("bottleneck", "trained", "secret"), "#E69F00", "^"),
+    ("neither noise nor a bound", ("bottleneck", "trained", "secret", "convolutional"), "#E69F00", "^"),
     ("noise, with an epsilon", ("noise", "response"), "#56B4E9", "D"),
     ("one of K codes, with a bound", ("prototype", "posterior"), "#009E73", "o"),
 )
@@ -49,12 +51,13 @@ def point(data: str, row: str, seed: int) -> dict[str, Any]:
         "epsilon": found["guarantee"]["epsilon"] if found["guarantee"] else None,
         "reidentified": worst["reidentified"],
         "reidentified_in_class": worst["reidentified_in_class"],
-        "bound_in_class": min(1.0, codes * classes / RECORDS) if found["bits"] is not None else None,
+        "bound_in_class_once": ReleaseBits(int(codes)).rank_1(RECORDS, classes) if found["bits"] is not None else None,
         "ssim": worst["ssim"],
         "ssim_by": worst["ssim_by"],
         "ssim_above_floor": worst["ssim_above_floor"],
         "attacks": {
             name: {key: one[key] for key in ("party", "ssim", "psnr", "reidentified", "reidentified_in_class")}
+            | {"repeats": ATTACKERS[name][1] == "repeats"}
             for name, one in found["attacks"].items()
         },
     }
@@ -89,6 +92,7 @@ def summary(each: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return {
         "accuracy": over(lambda one: one["accuracy"]),
         "reidentified_in_class": over(lambda one: one["reidentified_in_class"]["value"]),
+        "once": over(lambda one: max(a["reidentified_in_class"] for a in one["attacks"].values() if not a["repeats"])),
         "ssim_above_floor": over(lambda one: one["ssim_above_floor"]),
         "multiplications": next(iter(each.values()))["multiplications"],
     }
@@ -117,8 +121,9 @@ def draw(data: str, told: dict[str, Any]) -> None:
                 axes.axhline(100 * share, color="#999999", linewidth=0.8, linestyle=":")
         axes.set_xlabel(label)
         name_points(axes, points)
+    panels[0].set_xlim(left=0)
     panels[0].set_ylabel("accuracy, %")
-    panels[0].legend(fontsize=8, loc="lower right")
+    panels[0].legend(fontsize=8, loc="center", bbox_to_anchor=(0.6, 0.35))
     panels[1].set_title("dashed: the device sends nothing; dotted: it sends the 30 % it is least sure of", fontsize=8)
     figure.suptitle(NAMES[data], fontsize=11)
     figure.savefig(FIGURES / f"obfuscation_frontier_{data}.svg", metadata={"Date": None})
@@ -136,6 +141,40 @@ def name_points(axes: Any, points: list[tuple[float, float, str]]) -> None:
         axes.annotate(name, (x, y), textcoords="offset pixels", xytext=(7, move), fontsize=7)
 
 
+def table(told: dict[str, Any]) -> str:
+    """Returns the figure's rows as a table, the most recognisable first."""
+    lines = [
+        "| obfuscator | accuracy | worst re-identification | by | of one release | worst SSIM over the class alone "
+        "| multiplications | promise |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row, one in sorted(
+        told["rows"].items(), key=lambda each: -each[1]["over_seeds"]["reidentified_in_class"]["mean"]
+    ):
+        over, first = one["over_seeds"], next(iter(one["seeds"].values()))
+        promise = [f"{first['bits']:.2g} bits"] if first["bits"] is not None else []
+        promise += [f"epsilon {first['epsilon']:.3g}"] if first["epsilon"] is not None else []
+        cells = [row, spread(over["accuracy"], 2), spread(over["reidentified_in_class"], 1)]
+        cells += [first["reidentified_in_class"]["by"], spread(over["once"], 1)]
+        cells += [f"{over['ssim_above_floor']['mean']:.3f}".replace("0.", ".", 1), f"{over['multiplications']:,}"]
+        lines.append(f"| {' | '.join([*cells, ', '.join(promise) or 'none'])} |")
+    return "\n".join(lines)
+
+
+def spread(over: dict[str, float], digits: int) -> str:
+    """Returns a share's mean over seeds and, if they differ, its ends, in per cent."""
+    middle, low, high = (f"{100 * over[key]:.{digits}f}" for key in ("mean", "low", "high"))
+    return f"{middle} %" if low == high else f"{middle} % ({low} to {high})"
+
+
+def fill(data: str, told: dict[str, Any]) -> None:
+    """Puts the table where the page has a place for it."""
+    begin, end = f"<!-- frontier of {data} -->\n", "<!-- end of frontier -->"
+    before, rest = PAGE.read_text().split(begin)
+    _, after = rest.split(end, 1)
+    PAGE.write_text(f"{before}{begin}\n{table(told)}\n\n{end}{after}")
+
+
 def write(name: str, data: str, **figures: Any) -> dict[str, Any]:
     """Writes figures with what they were measured on and by; returns all of it."""
     told = {"data": NAMES[data], "command": f"python examples/paper_000/frontier.py {data}"} | figures
@@ -148,11 +187,11 @@ def main() -> None:
     data = sys.argv[1] if len(sys.argv) > 1 else "mnist"
     seeds = tuple(map(int, sys.argv[2:])) or SEEDS[data]
     without = write(f"offload_{data}", data, alone={str(seed): alone(data, seed) for seed in seeds})
-    table: dict[str, Any] = {}
+    each: dict[str, Any] = {}
     for seed in seeds:
         for row in (*OBFUSCATORS[data], *(row for row, (basis, _) in CODED.items() if basis in OBFUSCATORS[data])):
             found = point(data, row, seed)
-            table.setdefault(row, {})[str(seed)] = found
+            each.setdefault(row, {})[str(seed)] = found
             worst = found["reidentified_in_class"]
             print(seed, row, f"{found['accuracy']:.4f}", f"{worst['value']:.4f} by {worst['by']}", flush=True)
     told = write(
@@ -161,10 +200,11 @@ def main() -> None:
         attacked=f"{RECORDS:,} test rows, looked for among themselves, class known",
         attackers=f"{PAIRS:,} pairs of their own, {EFFORT:g} of the usual steps",
         seeds=list(seeds),
-        rows={row: {"seeds": each, "over_seeds": summary(each)} for row, each in table.items()},
+        rows={row: {"seeds": one, "over_seeds": summary(one)} for row, one in each.items()},
         alone=without["alone"],
     )
     draw(data, told)
+    fill(data, told)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Mapping
 from functools import cache
@@ -10,12 +11,22 @@ from pathlib import Path
 from typing import Any
 
 from privet import parts
+from privet.evidence.audit import Finding
 from privet.fleet.fetch import data_folders
 from privet.inference.obfuscation import Obfuscation, Trained, train_model
 from privet.inference.obfuscators import UserModel
 from privet.models.fitting import Fitting
 from privet.randomness import seeded
-from privet.study.obfuscate import FITTING, figures, report
+from privet.study.obfuscate import (
+    ATTACKERS,
+    FITTING,
+    LABEL_ONLY,
+    applicable,
+    evaluate,
+    figures,
+    label_only,
+    reported,
+)
 from privet.study.obfuscation_views import Rows, Trial
 
 DATA = {"mnist": {"name": "mnist"}, "cifar": {"name": "cifar10-jpeg"}}
@@ -84,13 +95,28 @@ def trained(data: str, row: str, seed: int, count: int = 1) -> Obfuscation:
 
 
 def evaluated(data: str, row: str, seed: int, records: int) -> dict[str, Any]:
-    """Returns the report of all attackers on a row, made now or found in the cache."""
-    path = _folder(data, row, seed, 1) / f"evaluated-{records}.json"
-    if not path.is_file():
-        trial = Trial(PAIRS, records, effort=EFFORT, seed=seed)
-        found = report(trained(data, row, seed), rows(data), trial)
-        path.write_text(json.dumps(found))
-    return dict(json.loads(path.read_text()))
+    """Returns the report of all attackers on a row, each made now or found in the cache."""
+    made, trial = trained(data, row, seed), Trial(PAIRS, records, effort=EFFORT, seed=seed)
+    told = {"obfuscator": parts.to_table(made.obfuscator), "trial": dataclasses.asdict(trial)}
+
+    def kept(name: str) -> Path:
+        if name == LABEL_ONLY:  # it sees nothing of the obfuscator
+            return CACHE / f"{data}-{seed}" / f"{name}-{_digest(told['trial'])}.json"
+        return _folder(data, row, seed, 1) / f"{name}-{_digest(told | {'attacker': ATTACKERS[name]})}.json"
+
+    names = list(applicable(made))
+    missing = tuple(name for name in names if not kept(name).is_file())
+    found = evaluate(made, rows(data), dataclasses.replace(trial, attackers=missing))
+    if not kept(LABEL_ONLY).is_file():
+        found.append(label_only(made, rows(data), trial))
+    for one in found:
+        kept(one.name).write_text(json.dumps(one.to_json()))
+    findings = {name: Finding(**json.loads(kept(name).read_text())) for name in (*names, LABEL_ONLY)}
+    return reported(made, [findings[name] for name in names], findings[LABEL_ONLY])
+
+
+def _digest(told: Any) -> str:
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _coded(data: str, row: str, seed: int) -> Obfuscation:

@@ -108,6 +108,21 @@ def test_a_folder_that_was_damaged_is_refused(call: Call, machines: Path, tmp_pa
     assert "model.json is missing" in err
 
 
+def test_all_that_apply_attack_what_is_no_image(call: Call, machines: Path, tmp_path: Path) -> None:
+    trained(call, machines, tmp_path / "made", "bottleneck")
+    options = ("--records", 100, "--pairs", 300, "--effort", 0.05)
+    status, printed, _ = call("obfuscate", "evaluate", tmp_path / "made", *options)
+    assert status == 0
+    assert "worst, re-identified of its class: 100.0%" in printed
+    assert "fresh-inverse-convolutional" not in printed
+    told = json.loads((tmp_path / "made" / "model.json").read_text())
+    (tmp_path / "made" / "model.json").write_text(json.dumps(told | {"about": {}}))
+    status, _, said = call("obfuscate", "evaluate", tmp_path / "made", *options)
+    assert (status, "--data" in said) == (2, True)
+    status, _, said = call("obfuscate", "evaluate", tmp_path / "made", "--data", "digits", *options)
+    assert (status, "the model is for inputs (12,)" in said) == (2, True)
+
+
 def test_a_claimed_key_is_recovered_and_no_other_looked_for(call: Call, machines: Path, tmp_path: Path) -> None:
     keyed, plain = tmp_path / "keyed", tmp_path / "plain"
     trained(call, machines, keyed, "secret-key", "--set", "obfuscator.kind=permutation")

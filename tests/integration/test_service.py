@@ -249,7 +249,15 @@ def test_a_token_serves_instead_of_a_certificate_over_https(home: Home) -> None:
         assert told["classes"] == home.scores(samples(2)).argmax(1).tolist()
         flat = {"samples": samples(2).reshape(2, -1).tolist()}
         assert plain.post("/v1/classify", json=flat, headers=headers).json()["classes"] == told["classes"]
-        for wrong in (b"", b"[" * 20_000, b'{"samples": "x"}', b'{"samples": []}', b'{"samples": [[NaN]]}', b"{}"):
+        for wrong in (
+            b"",
+            b"[" * 20_000,
+            b'{"samples": "x"}',
+            b'{"samples": []}',
+            b'{"samples": [[NaN]]}',
+            b"{}",
+            b'{"samples": 1.5}',
+        ):
             reply = plain.post("/v1/classify", content=wrong, headers=headers)
             assert (reply.status_code, reply.text.count("\n")) == (422, 0)
         assert plain.get("/docs", headers=headers).status_code == 404
@@ -428,7 +436,7 @@ def test_the_command_obfuscates_pays_once_and_then_refuses(home: Home, call: Any
     assert answered() == before
     status, out, _ = ask(2, "--offload", "0.25")
     assert status == 0
-    assert "that a sample left shows that this machine was not sure of it" in out
+    assert "that a sample left, or stayed, tells one bit more, and no epsilon holds" in out
     assert answered() != before
     own = ["--own-model", tmp_path / "obfuscated", "--offload", "0.5"]
     told = json.loads(call(*words, tmp_path / "x.npy", *own, "--json")[1])
@@ -603,6 +611,18 @@ def test_a_device_of_the_fleet_asks_with_its_own_certificate_until_it_is_revoked
         assert end(process) == 0
 
 
+@pytest.mark.parametrize("taken", ["https", "metrics"])
+def test_an_address_that_is_taken_is_named_in_one_line(home: Home, taken: str) -> None:
+    place = f"127.0.0.1:{home.port()}"
+    others = {"--https": "127.0.0.1:0", "--metrics": "127.0.0.1:0"} | {f"--{taken}": place}
+    command = ["serve", "inference", "--model", home.root / "model", "--signer", SIGNER.hex()]
+    command += ["--identity", home.root / "service", "--tokens", home.root / "tokens"]
+    words = [sys.executable, "-c", RUN, *map(str, [*command, *(word for pair in others.items() for word in pair)])]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, env=ENVIRONMENT, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert f"can't listen at {place}" in done.stderr
+
+
 def test_a_full_service_says_so_and_a_stopping_one_answers_what_waits(home: Home) -> None:
     limits = ("--waiting", "4", "--share", "2", "--samples", "1", "--batch", "2", "--wait", "500")
     process, told = begin(home, *limits)
@@ -624,11 +644,14 @@ def test_a_full_service_says_so_and_a_stopping_one_answers_what_waits(home: Home
         return threads
 
     try:
-        crowd = posts(12)
-        with own.asker("grpc") as asker:
-            assert len(asker.ask(samples(6)).scores) == 6
-        for thread in crowd:
-            thread.join()
+        for _ in range(10):  # on a busy machine a crowd comes one after the other
+            crowd = posts(12)
+            with own.asker("grpc") as asker:
+                assert len(asker.ask(samples(6)).scores) == 6
+            for thread in crowd:
+                thread.join()
+            if 429 in {status for status, _ in replies}:
+                break
         assert {status for status, _ in replies} == {200, 429}
         assert {after for status, after in replies if status == 429} == {"1"}
         (last,) = posts(1)

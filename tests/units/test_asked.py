@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from privet import parts
+from privet.crypto.signatures import public_key
 from privet.errors import InputError, RefusedError, RunError
 from privet.governance import BitBudget
 from privet.inference.asking import Asker, told
@@ -141,6 +142,8 @@ def test_a_device_picks_one_obfuscator_for_ever(service, tmp_path, samples) -> N
     for device in range(12):
         folder = tmp_path / str(device)
         folder.mkdir()
+        for name in (MEMO, BITS):
+            (folder / name).touch()
         (folder / SECRET).write_bytes(bytes([device]) * 32)
         (folder / SECRET).chmod(0o600)
         service.received.clear()
@@ -269,6 +272,31 @@ def test_a_secret_that_is_lost_damaged_or_open_is_refused(service, state, sample
     assert len(service.received) == 1
 
 
+@pytest.mark.parametrize("lost", [MEMO, BITS])
+def test_a_memo_or_a_book_that_is_lost_is_not_begun_anew(service, state, samples, lost) -> None:
+    Device(Way(made(), state, ANN)).ask(Asker(service), samples[:1])
+    (state / lost).unlink()
+    with pytest.raises(RunError, match=f"{lost} is missing"):
+        Device(Way(made(), state, ANN)).ask(Asker(service), samples)
+    assert len(service.received) == 1
+
+
+def test_no_epsilon_is_promised_where_the_sample_decides_whether_it_leaves(state) -> None:
+    way = Way(made(Response(student=STUDENT, epsilon=0.5)), state, ANN)
+    assert any("epsilon 0.5" in line for line in Device(way).promised())
+    lines = Device(way, share=0.4).promised()
+    assert not any("epsilon 0.5" in line for line in lines)
+    assert "no epsilon holds" in lines[-1]
+
+
+def test_what_the_model_does_not_take_does_not_leave(service, state, samples) -> None:
+    key = bytes(range(32))
+    service.signed = Signed.make(replace(service.signed.opened(public_key(key)), span=(0.0, 1.0)), key)
+    with pytest.raises(InputError, match="out of range"):
+        Device(Way(made(), state, ANN)).ask(Asker(service), samples)
+    assert service.received == []
+
+
 def test_whether_the_obfuscators_are_for_this_very_model(service, state) -> None:
     device = Device(Way(made(), state, ANN))
     assert device.same_model(Asker(service))
@@ -295,6 +323,8 @@ def test_a_device_without_anything_asks_as_it_is(service, samples) -> None:
         ),
         (("--service", "https://a:1", "--state", "s"), "'--state' is of no use without '--obfuscator'"),
         (("--service", "https://a:1", "--bits", "3"), "'--bits' is of no use without '--obfuscator'"),
+        (("--service", "https://a:1", "--protocol", "blinded"), "'--protocol' is of no use with '--service'"),
+        (("--service", "https://a:1", "--where", "helpers"), "'--where' is of no use with '--service'"),
         (("--service", "https://a:1", "--bits", "0"), "--bits"),
         (("--service", "https://a:1", "--offload", "1.5"), "--offload"),
         (("--service", "https://a:1", "--offload", "0.5"), "nothing answers what stays on the device"),

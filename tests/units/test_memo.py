@@ -142,6 +142,16 @@ def test_beyond_the_budget_nothing_leaves_and_nothing_is_drawn(path: Path, book:
     assert way.release(torch.rand(0, 1, 2, 3), "bob").shape == (0, 1, 2, 3)
 
 
+def test_a_memo_without_room_for_all_draws_none_and_costs_nothing(path: Path, book: BitBook) -> None:
+    memo = Memo(path, SECRET, most=2)
+    way, samples = Guarded(made(), memo, book, "digits"), torch.rand(3, 1, 2, 3)
+    way.release(samples[:1], "ann")
+    with pytest.raises(RefusedError, match="full"):
+        way.release(samples, "ann")
+    assert (len(memo), book.spent("ann", "digits")) == (1, 2.0)
+    assert way.release(samples[[0, 1, 1]], "ann").shape == (3, 1, 2, 3)
+
+
 def test_an_obfuscator_whose_codes_nobody_counts_is_refused(path: Path, book: BitBook) -> None:
     obfuscator, one = Obfnet1(), made()
     way = Guarded(

@@ -35,13 +35,12 @@ def own(samples: Tensor) -> Tensor:
 def test_only_the_unsure_leave_and_the_sure_are_answered_here() -> None:
     there = Elsewhere()
     samples = torch.linspace(0, 9, 10)[:, None]
-    told = Offload(own, there, float(sureness(own(samples))[3]), bits=6.0).answer(samples)
+    told = Offload(own, there, float(sureness(own(samples))[3])).answer(samples)
     assert told.left.tolist() == [True] * 3 + [False] * 7
     (came,) = there.came
     assert torch.equal(came, samples[:3])
     assert told.logits.argmax(1).tolist() == [2] * 3 + [0] * 7
     assert torch.equal(told.logits[3:], own(samples)[3:])
-    assert told.bits == 18.0
 
 
 def test_where_all_are_sure_nobody_is_asked_and_nothing_is_told() -> None:
@@ -49,13 +48,7 @@ def test_where_all_are_sure_nobody_is_asked_and_nothing_is_told() -> None:
     told = Offload(own, there, 0.0).answer(torch.rand(5, 1))
     assert there.came == []
     assert not told.left.any()
-    assert told.bits == 0.0
     assert Offload(own, there, 0.0).answer(torch.rand(0, 1)).logits.shape == (0, 3)
-
-
-def test_samples_that_leave_as_they_are_are_uncounted() -> None:
-    assert Offload(own, Elsewhere(), math.inf).answer(torch.rand(5, 1)).bits == math.inf
-    assert Offload(own, Elsewhere(), math.inf, bits=0.0).answer(torch.rand(5, 1)).bits == 0.0
 
 
 @settings(max_examples=40, deadline=None)

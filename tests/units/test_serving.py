@@ -403,6 +403,24 @@ def test_asking_again_when_busy_and_in_pieces_when_there_are_many() -> None:
         asker.ask(rows(1))  # it is closed
 
 
+def test_a_new_version_between_the_parts_of_a_question_answers_all_of_them() -> None:
+    service = Service(version())
+
+    def classify(peer: Peer, body: bytes) -> bytes:
+        answer = Service.classify(service, peer, body)
+        service.own = version(name=f"later-{service.asked}") if service.asked == 1 or always else service.own
+        return answer
+
+    exchange, always = Exchange(), False
+    exchange.services[SERVICE] = {"classify": classify, "model": service.model}
+    with Asker(exchange.client(CALLER, SERVICE), signer=SIGNER) as asker:
+        assert asker.ask(rows(1, 2, 3)).version == service.own.digest.hex()
+        assert service.asked == 4
+        always = True
+        with pytest.raises((UnreachableError, RefusedError)):
+            asker.ask(rows(1, 2, 3))
+
+
 def test_patience_ends_and_refusals_are_not_asked_again() -> None:
     service = Service(version())
     asker = Asker(service.client, patience=0.2, sleep=lambda seconds: None)
@@ -466,6 +484,9 @@ def test_what_a_client_needs_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"authority\.pem is missing"):
         Credentials.load(tmp_path)
     (tmp_path / "authority.pem").write_bytes(b"")
+    with pytest.raises(InputError, match=r"authority\.pem: this is no certificate"):
+        Credentials.load(tmp_path)
+    (tmp_path / "authority.pem").write_bytes(Authority.create("others").certificate)
     with pytest.raises(InputError, match="holds no certificate and no token"):
         Credentials.load(tmp_path)
     (tmp_path / "token").write_text("some word\n")
@@ -474,6 +495,16 @@ def test_what_a_client_needs_is_named(tmp_path: Path) -> None:
         Credentials.load(tmp_path)
     (tmp_path / "token").chmod(0o600)
     assert Credentials.load(tmp_path).token.split() == ["some", "word"]
+    (tmp_path / "token").write_bytes(b"\xff")
+    with pytest.raises(InputError, match="is no token"):
+        Credentials.load(tmp_path)
+
+
+def test_a_signers_key_is_given_or_its_file(tmp_path: Path) -> None:
+    (tmp_path / "signer.pub").write_text(SIGNER.hex() + "\n")
+    assert key_of(SIGNER.hex()) == key_of(str(tmp_path / "signer.pub")) == SIGNER
+    with pytest.raises(InputError, match=r"'nope\.pub' is no public key .* or a file that holds them"):
+        key_of("nope.pub")
 
 
 def test_the_commands_that_make_things(call: object, tmp_path: Path) -> None:

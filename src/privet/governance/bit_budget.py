@@ -37,6 +37,8 @@ class BitBudget:
     bits: float
 
     def __post_init__(self) -> None:
+        if not self.subject or not self.purpose:
+            raise InputError("a budget of nobody, or for nothing", do="name a subject and a purpose")
         if not 0 < self.bits < math.inf:
             raise InputError(f"a budget of {self.bits} bits", allowed="a finite number, more than 0")
 

@@ -29,5 +29,7 @@ def opened(path: Path, do: str) -> Iterator[sqlite3.Connection]:
             yield database
         finally:
             database.close()
+    except sqlite3.OperationalError as error:  # the disk is full, the folder can't be written, somebody holds the file
+        raise RunError(f"{path} can't be used ({error})", do="make room or rights there, and try again") from None
     except sqlite3.DatabaseError as error:
         raise RunError(f"{path} can't be used ({error})", do=do) from None

@@ -19,11 +19,14 @@ from numpy.typing import NDArray
 from privet.errors import InputError, RefusedError, UnreachableError
 from privet.inference.credentials import Credentials
 from privet.inference.manifest import Manifest, Signed
-from privet.inference.questions import Answer, question
-from privet.transport.contract import Client, Peer
+from privet.inference.questions import Answer, question, width
+from privet.transport.contract import LIMIT, Client, Peer
 
 SERVICE = Peer("service", "inference")
 """Who an inference service is by its certificate, unless said otherwise."""
+
+_VERSIONS = 3
+"""How often all is asked again where a new version came between the parts of a question."""
 
 
 @dataclass(frozen=True)
@@ -82,16 +85,20 @@ class Asker:
         Raises:
             InputError: they have another shape, or a value is out of range.
             RefusedError: the service does not let this client in, or a version answers that is not signed.
-            UnreachableError: no answer came in time.
+            UnreachableError: no answer came in time, or parts were answered by different versions, three times.
         """
         import numpy as np
 
         offer = self.offer()
         if samples.shape[1:] != offer.manifest.shape or not len(samples):
             raise InputError(f"samples of shape {samples.shape}", allowed=f"(n, {offer.manifest.shape}), one or more")
-        parts = [samples[at : at + offer.samples] for at in range(0, len(samples), offer.samples)]
-        answers = [self._answer(part) for part in parts]
-        return Answer(answers[-1].version, np.concatenate([each.scores for each in answers]))
+        most = max(1, min(offer.samples, LIMIT // width(offer.manifest.shape)))
+        parts = [samples[at : at + most] for at in range(0, len(samples), most)]
+        for _ in range(_VERSIONS):
+            answers = [self._answer(part) for part in parts]
+            if len({each.version for each in answers}) == 1:
+                return Answer(answers[0].version, np.concatenate([each.scores for each in answers]))
+        raise UnreachableError("the service changes its model again and again", do="ask later")
 
     def close(self) -> None:
         """Lets the connection go."""

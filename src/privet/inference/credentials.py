@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
 import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from privet.errors import InputError, RefusedError
 from privet.transport.certificates import CERTIFICATE_FILE as AUTHORITY_FILE
+from privet.transport.certificates import expires
 from privet.transport.enrolment import client_context
 from privet.transport.identity import CERTIFICATE_FILE, KEY_FILE, Identity
 from privet.transport.key_files import read_secret
@@ -37,15 +39,25 @@ class Credentials:
         A device's folder, which ``privet agent join`` made, is one.
 
         Raises:
-            InputError: a file is missing.
-            RefusedError: others can read the key or the token.
+            InputError: a file is missing or damaged.
+            RefusedError: others can read the key or the token, or a certificate has expired.
         """
         if not (folder / AUTHORITY_FILE).is_file():
             raise InputError(f"{folder / AUTHORITY_FILE} is missing", do="get it from who runs the service")
         pairs = [(folder / shown, folder / key) for shown, key in _PAIRS if (folder / shown).is_file()]
+        for path in (folder / AUTHORITY_FILE, *(shown for shown, _ in pairs)):
+            try:
+                end = expires(path.read_bytes())
+            except InputError as error:
+                raise InputError(f"{path}: {error.wrong}", allowed="PEM", do="get it again") from None
+            if end <= datetime.datetime.now(datetime.UTC):
+                raise RefusedError(f"{path} expired on {end:%Y-%m-%d}", do="get a new one from who runs the service")
         for _, key in pairs:
             read_secret(key)
-        token = read_secret(folder / TOKEN_FILE).decode("ascii").strip() if (folder / TOKEN_FILE).exists() else ""
+        try:
+            token = read_secret(folder / TOKEN_FILE).decode("ascii").strip() if (folder / TOKEN_FILE).exists() else ""
+        except UnicodeDecodeError:
+            raise InputError(f"{folder / TOKEN_FILE} is no token", do="get it again") from None
         if not pairs and not token:
             raise InputError(f"{folder} holds no certificate and no token", do="get one from who runs the service")
         return cls((folder / AUTHORITY_FILE).read_bytes(), pairs[0] if pairs else None, token)
@@ -61,5 +73,12 @@ class Credentials:
         return Identity(read_secret(self.pair[1]), self.pair[0].read_bytes(), self.authority)
 
     def context(self) -> ssl.SSLContext:
-        """Returns TLS 1.3 that trusts the authority and nobody else, and shows the certificate if there is one."""
-        return client_context(self.authority.decode("ascii"), self.pair)
+        """Returns TLS 1.3 that trusts the authority and nobody else, and shows the certificate if there is one.
+
+        Raises:
+            InputError: a certificate is damaged.
+        """
+        try:
+            return client_context(self.authority.decode("ascii"), self.pair)
+        except (ssl.SSLError, ValueError):
+            raise InputError("the authority's or the own certificate is damaged", do="get the files again") from None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import warnings
 from collections.abc import Iterator
@@ -22,7 +23,6 @@ from torch import Tensor, nn
 
 from privet.errors import InputError, MissingExtraError
 from privet.inference.obfuscation import Obfuscation, Trained
-from privet.inference.obfuscators.secret_key import SecretKey
 from privet.parts import name_of
 
 INPUT, OUTPUT = "input", "output"
@@ -88,10 +88,15 @@ def export_obfuscator(made: Obfuscation, out: Path, which: int = 0, samples: Ten
             do="run it with privet on the device, or export an obfuscator without noise",
         )
     side = made.sides[which]
-    secret = isinstance(made.obfuscator, SecretKey)
-    told = ("the file holds the device's secret key: whoever has it undoes what leaves",) if secret else ()
+    told = []
+    if made.obfuscator.claims_key:
+        told.append("the file holds the device's secret key: whoever has it undoes what leaves")
+    if math.isfinite(bits := made.bits(which)):
+        told.append(
+            f"each new input tells up to {bits:.3g} bits, and nobody counts: the file has no memo and no budget"
+        )
     answer = nn.Sequential(side.service, made.trained.network)
-    return _export(nn.Sequential(side.encoder, side.decoder), answer, made.trained.shape, out, samples, told)
+    return _export(nn.Sequential(side.encoder, side.decoder), answer, made.trained.shape, out, samples, tuple(told))
 
 
 def _export(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
 import torch
@@ -40,7 +39,7 @@ class Guarded:
     @property
     def bits(self) -> float:
         """What one release tells at most; ``math.inf`` where nobody counts."""
-        return math.log2(self.made.obfuscator.codes(self.made.sides[self.which]))
+        return self.made.bits(self.which)
 
     def release(self, samples: Tensor, subject: str) -> Tensor:
         """Returns what leaves for samples (n, ...) of a subject, in their shape: for all of them, or for none.
@@ -51,6 +50,7 @@ class Guarded:
         """
         if not len(samples):
             return samples.clone()
+        self.memo.check_room(samples)
         self.book.spend([self.memo.name(one) for one in samples], subject, self.purpose, self.bits)
         return torch.stack([self.memo.once(one, lambda one=one: self._draw(one)) for one in samples])  # type: ignore[misc]
 

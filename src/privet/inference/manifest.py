@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from privet.crypto.signatures import PUBLIC_BYTES, sign, verify
@@ -52,7 +53,10 @@ class Manifest:
             raise InputError(f"{self.name[:80]!r} is no name of a version", allowed="letters, digits, . _ -, 64")
         sides = bool(self.shape) and all(side > 0 for side in self.shape) and math.prod(self.shape) <= _VALUES
         if not sides or not 1 <= self.classes <= 1_000_000 or not re.fullmatch("[0-9a-f]{64}", self.weights):
-            raise InputError(f"shape {self.shape}, {self.classes} classes, weights {self.weights[:70]!r}")
+            raise InputError(
+                f"a model of shape {self.shape} with {self.classes} classes and weights {self.weights[:70]!r}",
+                allowed="sides and classes from 1 up, a sha256 in hexadecimal",
+            )
         if self.span is not None and not -math.inf < self.span[0] < self.span[1] < math.inf:
             raise InputError(f"values from {self.span[0]:g} to {self.span[1]:g}", allowed="two finite, rising figures")
 
@@ -118,15 +122,17 @@ class Signed:
 
 
 def key_of(text: str) -> bytes:
-    """Returns the public key that somebody wrote in hexadecimal.
+    """Returns the public key that somebody wrote in hexadecimal, or into a file.
 
     Raises:
         InputError: it is none.
     """
+    path = Path(text)
     try:
-        key = bytes.fromhex(text.strip())
-    except ValueError:
+        key = bytes.fromhex((path.read_text("ascii") if path.is_file() else text).strip())
+    except (ValueError, OSError):
         key = b""
     if len(key) != PUBLIC_BYTES:
-        raise InputError("this is no public key of a signer", allowed=f"{2 * PUBLIC_BYTES} hexadecimal digits")
+        allowed = f"{2 * PUBLIC_BYTES} hexadecimal digits, or a file that holds them"
+        raise InputError(f"{text[:100]!r} is no public key of a signer", allowed=allowed)
     return key

@@ -47,6 +47,23 @@ class Memo:
         data = _bytes(sample)
         return hmac.new(self._secret, f"{tuple(sample.shape)}:".encode() + data, hashlib.sha256).hexdigest()
 
+    def check_room(self, samples: Tensor) -> None:
+        """Refuses inputs (n, ...) for which there would be no room.
+
+        Raises:
+            RefusedError: the memo can't take all that are new.
+            RunError: the file is damaged.
+        """
+        names = {bytes.fromhex(self.name(one)) for one in samples}
+        with opened(self._path, _DO) as database:
+            count = database.execute("SELECT count(*) FROM released").fetchone()[0]
+            known = sum(
+                database.execute("SELECT 1 FROM released WHERE input = ?", (name,)).fetchone() is not None
+                for name in names
+            )
+        if count + len(names) - known > self._most:
+            raise self._full()
+
     def once(self, sample: Tensor, draw: Callable[[], Tensor]) -> Tensor:
         """Returns what was released for an input; draws it, and writes it down, if nothing was.
 
@@ -64,15 +81,20 @@ class Memo:
             found = database.execute("SELECT what FROM released WHERE input = ?", (name,)).fetchone()
             if found is None:
                 if database.execute("SELECT count(*) FROM released").fetchone()[0] >= self._most:
-                    raise RefusedError(
-                        f"{self._path} is full", allowed=f"{self._most:,} inputs", do="make room for more"
-                    )
+                    raise self._full()
                 drawn = draw()
                 if drawn.shape != sample.shape:
                     raise InputError(f"a release of shape {tuple(drawn.shape)}", allowed=str(tuple(sample.shape)))
                 database.execute("INSERT OR IGNORE INTO released VALUES (?, ?)", (name, _bytes(drawn)))
                 found = database.execute("SELECT what FROM released WHERE input = ?", (name,)).fetchone()
         return torch.from_numpy(np.frombuffer(found[0], "<f4").copy()).reshape(sample.shape)
+
+    def _full(self) -> RefusedError:
+        return RefusedError(
+            f"{self._path} is full",
+            allowed=f"{self._most:,} inputs",
+            do="answer on the device; what it released stays kept",
+        )
 
     def __len__(self) -> int:
         with opened(self._path, _DO) as database:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from privet import parts
+from privet.accounting.release_bits import ReleaseBits
 from privet.errors import InputError, RunError
 from privet.inference.obfuscators import Obfuscator, Sides, UserModel
 from privet.models import Model
@@ -147,9 +148,15 @@ class Obfuscation:
         side = self.sides[0]
         return multiplications(nn.Sequential(side.encoder, side.decoder), self.trained.shape)
 
-    def bits(self) -> float:
-        """Returns the most that one release tells, in bits of min-entropy leakage; ``math.inf`` where uncounted."""
-        return max(math.log2(self.obfuscator.codes(side)) for side in self.sides)
+    def bits(self, which: int | None = None) -> float:
+        """Returns the most that one release tells, in bits of min-entropy leakage; ``math.inf`` where uncounted.
+
+        Args:
+            which: by this obfuscator; by any of them unless given.
+        """
+        sides = self.sides if which is None else [self.sides[which]]
+        codes = max(self.obfuscator.codes(side) for side in sides)
+        return ReleaseBits(int(codes)).bits if math.isfinite(codes) else math.inf
 
     def save(self, folder: Path) -> None:
         """Writes the model and the obfuscators."""
@@ -171,12 +178,16 @@ class Obfuscation:
         try:
             obfuscator: Obfuscator = parts.build("obfuscators", told["obfuscator"])
             count, figures = int(told["count"]), dict(told["figures"])
+            if count < 1:
+                raise ValueError(count)
         except (KeyError, TypeError, ValueError):
             raise InputError(f"{folder / OBFUSCATOR} is damaged", do="make the folder again") from None
-        sides = tuple(obfuscator.build(trained.shape, trained.classes) for _ in range(count))
-        for at, side in enumerate(sides):
+        sides = list[Sides]()
+        for at in range(count):
+            side = obfuscator.build(trained.shape, trained.classes)
             _fill(side, folder / _weights(at))
-        return cls(obfuscator, trained, tuple(side.eval() for side in sides), figures)
+            sides.append(side.eval())
+        return cls(obfuscator, trained, tuple(sides), figures)
 
 
 def promises(bits: float | None, guarantee: Mapping[str, Any] | None) -> list[str]:
@@ -203,7 +214,7 @@ def _fill(network: nn.Module, path: Path) -> None:
     try:
         network.load_state_dict(load(path))
     except RunError as error:
-        raise InputError(error.advice()) from None
+        raise InputError(f"{path}: {error.wrong}", do="make the folder again") from None
     except RuntimeError as error:
         raise InputError(f"{path} does not fit: {str(error).splitlines()[-1].strip()}") from None
 

@@ -17,18 +17,15 @@ Answers = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Offloaded:
-    """Answers, and what they cost.
+    """Answers, and who gave them.
 
     Attributes:
         logits: shape (n, classes); of the device, or of the other side where a sample left.
         left: bool (n,), which samples left.
-        bits: the most that what left tells, all together; ``math.inf`` where samples left uncounted. That a sample
-            left at all also shows: the device was not sure of it.
     """
 
     logits: Tensor
     left: Tensor
-    bits: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,31 +37,26 @@ class Offload:
         elsewhere: asks the other side, over an obfuscator, a blinded protocol or a plain service; its way is all
             that decides what the samples that leave tell.
         threshold: of the largest probability, below which a sample leaves.
-        bits: what one sample that leaves tells at most: ``math.inf`` if it leaves as it is, 0 over a protocol whose
-            other side learns nothing.
     """
 
     own: Answers
     elsewhere: Answers
     threshold: float
-    bits: float = math.inf
 
     @classmethod
-    def calibrated(
-        cls, own: Answers, elsewhere: Answers, held_out: Tensor, share: float, bits: float = math.inf
-    ) -> Offload:
-        """Returns an offload whose threshold lets ``share`` of some rows leave, which nobody trained on.
+    def calibrated(cls, own: Answers, elsewhere: Answers, rows: Tensor, share: float) -> Offload:
+        """Returns an offload whose threshold lets ``share`` of some rows leave.
 
         Args:
-            own, elsewhere, bits: as the attributes.
-            held_out: rows (n, ...) of the kind that will be asked about.
+            own, elsewhere: as the attributes.
+            rows: shape (n, ...): those that will be asked about, or others of their kind that nobody trained on.
             share: 0 (send nothing) to 1 (send all).
 
         Raises:
             InputError: the share is none, or there are no rows.
         """
         with torch.no_grad():
-            return cls(own, elsewhere, threshold(sureness(own(held_out)), share), bits)
+            return cls(own, elsewhere, threshold(sureness(own(rows)), share))
 
     @torch.no_grad()
     def answer(self, samples: Tensor) -> Offloaded:
@@ -74,8 +66,7 @@ class Offload:
         if left.any():
             logits = logits.clone()
             logits[left] = self.elsewhere(samples[left]).to(logits.dtype)
-        count = int(left.sum())
-        return Offloaded(logits, left, self.bits * count if count else 0.0)
+        return Offloaded(logits, left)
 
 
 def sureness(logits: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from privet.inference.guarded import Guarded
 from privet.inference.memo import Memo
 from privet.inference.obfuscation import Obfuscation, Trained, promises
 from privet.inference.obfuscators.student import Distilled
-from privet.inference.offload import Offload, sureness, threshold
+from privet.inference.offload import Offload
 from privet.inference.questions import within
 from privet.randomness import Source, system
 from privet.tensors import digest, to_bytes
@@ -29,6 +29,7 @@ from privet.transport.key_files import read_secret, write_secret
 
 SECRET, MEMO, BITS = "secret.key", "memo.sqlite", "bits.jsonl"
 UNPROMISED = "no guarantee is derived: what leaves, leaves as it is"
+SELECTED = "that a sample left, or stayed, tells one bit more, and no epsilon holds: it depends on the sample"
 _SIZE = 32
 
 
@@ -106,11 +107,16 @@ class Way:
         memo = self._memo()  # noise drawn again averages out
         return torch.stack([memo.once(one, lambda one=one: self._draw(one)) for one in samples]), math.inf  # type: ignore[misc]
 
-    def promised(self) -> list[str]:
-        """Returns what is promised of samples that leave, a line each."""
-        side, guarantee = self.made.sides[self.which], self.made.obfuscator.guarantee()
-        bits = math.log2(self.made.obfuscator.codes(side)) if self.budget is not None else None
-        return promises(bits, guarantee.to_json() if guarantee else None)
+    def promised(self, selected: bool = False) -> list[str]:
+        """Returns what is promised of samples that leave, a line each.
+
+        Args:
+            selected: whether it depends on a sample that it leaves; then no epsilon bounds what that tells.
+        """
+        guarantee = None if selected else self.made.obfuscator.guarantee()
+        bits = self.made.bits(self.which) if self.budget is not None else None
+        lines = promises(bits, guarantee.to_json() if guarantee else None)
+        return [*lines, SELECTED] if selected else lines
 
     def _draw(self, sample: Tensor) -> Tensor:
         return self.made.release(sample[None], self.rng, self.which)[0]
@@ -128,9 +134,15 @@ class Way:
     def _secret(self) -> bytes:
         path = self.state / SECRET
         self.state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # A secret that got lost isn't made anew: everything would be drawn again.
-        if not any((self.state / name).exists() for name in (SECRET, MEMO, BITS)):
+        # What got lost isn't made anew: without the secret or the memo everything would be drawn again, and without the
+        # book paid for again.
+        there = [name for name in (MEMO, BITS, SECRET) if (self.state / name).exists()]
+        if not there:
+            (self.state / MEMO).touch()
+            (self.state / BITS).touch()
             write_secret(path, os.urandom(_SIZE))
+        for lost in {MEMO, BITS} - set(there) if there else ():
+            raise RunError(f"{self.state / lost} is missing", do="restore the file; it says what was released")
         secret = read_secret(path)
         if len(secret) != _SIZE:
             raise RunError(f"{path} is damaged", allowed=f"{_SIZE} bytes", do="restore the file")
@@ -176,11 +188,15 @@ class Device:
     def __post_init__(self) -> None:
         if self.share is not None and self.sure is not None:
             raise InputError("a share and a threshold of what leaves", allowed="one of them")
-        stays = self.share is not None or self.sure is not None
-        if stays and self._model is None:
+        if self.stays and self._model is None:
             raise InputError("nothing answers what stays on the device", do="name a model of its own")
-        if self.own is not None and not stays:
+        if self.own is not None and not self.stays:
             raise InputError("the device's own model would answer nothing", do="name a share or a threshold, too")
+
+    @property
+    def stays(self) -> bool:
+        """Whether samples may stay on the device, so that it depends on them which leave."""
+        return self.share is not None or self.sure is not None
 
     def ask(self, asker: Asker, samples: Tensor) -> Asked:
         """Returns the answers for samples (n, ...).
@@ -189,7 +205,7 @@ class Device:
 
         Raises:
             InputError: the service's model takes other samples than these, than the obfuscators or than the own
-                model, or a value is not finite; nothing left.
+                model, other values than the obfuscators make, or a value is not finite; nothing left.
             RefusedError: the budget would be exceeded, the memo is full, or the service lets nobody in; nothing left.
             RunError: a file of the state folder is damaged; nothing left.
             UnreachableError: no answer came in time.
@@ -200,18 +216,25 @@ class Device:
         def elsewhere(leaving: Tensor) -> Tensor:
             nonlocal bits, version
             released, bits = self.way.release(leaving) if self.way else (leaving, math.inf)
+            within(released.numpy(), asker.offer().manifest.span)
             answer = asker.ask(released.numpy())
             version = answer.version
             return torch.from_numpy(answer.scores)
 
-        limit, model = self.sure, self._model
-        if model is not None and self.share is not None:
-            limit = threshold(sureness(model.answer(samples)), self.share)
-        if model is None or limit is None:
+        model = self._model
+        if model is None or not self.stays:
             scores = elsewhere(samples)
             return Asked(scores, torch.ones(len(samples), dtype=torch.bool), bits, version)
-        answered = Offload(model.answer, elsewhere, limit).answer(samples)
+        if self.sure is not None:
+            offload = Offload(model.answer, elsewhere, self.sure)
+        else:
+            offload = Offload.calibrated(model.answer, elsewhere, samples, self.share or 0.0)
+        answered = offload.answer(samples)
         return Asked(answered.logits, answered.left, bits, version)
+
+    def promised(self) -> list[str]:
+        """Returns what is promised of samples that leave, a line each."""
+        return self.way.promised(selected=self.stays) if self.way else [UNPROMISED]
 
     def same_model(self, asker: Asker) -> bool:
         """Whether the obfuscators were trained for the very weights that the service's manifest names, if there are."""

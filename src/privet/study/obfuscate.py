@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from privet.attacks.contract import Attack, Reconstruction
 from privet.errors import InputError
 from privet.evidence.audit import Finding, judge_reconstruction
 from privet.evidence.obfuscation import worst
-from privet.inference.obfuscation import MODEL, Obfuscation, Trained, train_model
+from privet.inference.obfuscation import Obfuscation, Trained, train_model
 from privet.inference.obfuscators import UserModel
 from privet.inference.obfuscators.prototype import Prototype
 from privet.inference.obfuscators.student import Distilled
@@ -75,20 +75,24 @@ def train(
 def _model(
     model: Mapping[str, Any] | Path, rows: Rows, fitting: Fitting, seed: int, tell: Callable[[str], None]
 ) -> Trained:
-    shape = tuple(rows.inputs.shape[1:])
     if isinstance(model, Path):
-        trained = Trained.load(model)
-        if trained.shape != shape or trained.classes != rows.classes:
-            raise InputError(
-                f"{model / MODEL} is for inputs {trained.shape} of {trained.classes} classes",
-                allowed=f"{shape} and {rows.classes}, as the data have",
-                do="name the data that the model was trained on",
-            )
-        return trained
+        return _fitting(Trained.load(model), rows)
     tell(f"training {model['name']} on {len(rows.inputs):,} rows")
     return train_model(
         parts.build("models", model), rows.inputs, rows.labels, rows.classes, fitting, seeded(seed, "model")
     )
+
+
+def _fitting(trained: Trained, rows: Rows) -> Trained:
+    """Returns a model that is for such rows."""
+    shape = tuple(rows.inputs.shape[1:])
+    if (trained.shape, trained.classes) != (shape, rows.classes):
+        raise InputError(
+            f"the model is for inputs {trained.shape} of {trained.classes} classes",
+            allowed=f"{shape} and {rows.classes}, as the data have",
+            do="name the data that the model was trained on",
+        )
+    return trained
 
 
 def figures(made: Obfuscation, rows: Rows) -> dict[str, Any]:
@@ -161,9 +165,9 @@ def evaluate(
         tell: is told what is going on.
 
     Raises:
-        InputError: no such attacker, or it attacks a key where none is claimed.
+        InputError: no such attacker, or it does not apply.
     """
-    applied = {name: one for name, one in ATTACKERS.items() if one[1] != "blind" or made.obfuscator.claims_key}
+    applied = applicable(made)
     for name in trial.attackers or ():
         if name not in applied:
             said = f"no attacker called {name!r} of {parts.name_of(made.obfuscator)}"
@@ -174,6 +178,16 @@ def evaluate(
         tell(f"attacking: {name}")
         found.append(_attacked(name, table, getattr(sight, views), trial))
     return found
+
+
+def applicable(made: Obfuscation) -> dict[str, tuple[Mapping[str, Any], str]]:
+    """Returns those of :data:`ATTACKERS` that apply: drawing takes images, and recovering a key takes a claimed one."""
+    left_out = set[str]()
+    if len(made.trained.shape) != 3:
+        left_out.add("fresh-inverse-convolutional")
+    if not made.obfuscator.claims_key:
+        left_out |= {"blind-rotation", "blind-permutation"}
+    return {name: one for name, one in ATTACKERS.items() if name not in left_out}
 
 
 def label_only(made: Obfuscation, rows: Rows, trial: Trial) -> Finding:
@@ -212,6 +226,7 @@ ATTACKERS: Mapping[str, tuple[Mapping[str, Any], str]] = {
     "contrastive": ({"name": "contrastive"}, "once"),
     "known-release": ({"name": "known-release"}, "once"),
     "repeats": ({"name": "repeats"}, "repeats"),
+    "repeats-inverse": (LEARNER, "repeats"),
     "blind-rotation": ({"name": "blind-key", "key": "orthogonal"}, "blind"),
     "blind-permutation": ({"name": "blind-key", "key": "permutation"}, "blind"),
 }
@@ -224,8 +239,26 @@ def report(made: Obfuscation, rows: Rows, trial: Trial, tell: Callable[[str], No
 
     Args:
         made, rows, trial, tell: as for :func:`evaluate`.
+
+    Raises:
+        InputError: as :func:`evaluate`, or the model is not for such rows.
     """
-    found, blind = evaluate(made, rows, trial, tell), label_only(made, rows, trial)
+    _fitting(made.trained, rows)
+    if not made.figures:
+        made = dataclasses.replace(made, figures=figures(made, rows))
+    found = evaluate(made, rows, trial, tell), label_only(made, rows, trial)
+    told = {"records": min(trial.records, len(rows.test_inputs)), "pairs": min(trial.pairs, len(rows.inputs))}
+    return told | reported(made, *found)
+
+
+def reported(made: Obfuscation, found: Sequence[Finding], blind: Finding) -> dict[str, Any]:
+    """Returns the report of what attackers found.
+
+    Args:
+        made: the obfuscators.
+        found: by each attacker.
+        blind: by the one that saw the class alone.
+    """
     floor: dict[str, float] = {}
     for each in found:
         floor |= {key: value for key, value in each.floor.items() if not key.startswith("reidentified_by_")}

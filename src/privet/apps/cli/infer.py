@@ -60,6 +60,7 @@ def infer(
     what it is asked about: --obfuscator changes that on this machine before it leaves.
     """
     if asked["service"] is not None:
+        _refuse_helpers()
         return ask(folder, _array(inputs), as_json, **asked)
     check_needed(asked)
     if model is None or weights is None:
@@ -89,6 +90,14 @@ def infer(
         click.echo("not private: helpers saw maps of the images; see the page on distributed inference")
     for line in said["events"]:
         click.echo(line)
+
+
+def _refuse_helpers() -> None:
+    """Refuses what is for helpers where a service is asked: nobody shall think that it protected anything."""
+    context = click.get_current_context()
+    for name in ("protocol", "model", "weights", "where", "batch", "ssim", "planner"):
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"'--{name}' is of no use with '--service'")
 
 
 def _staying(
@@ -233,6 +242,10 @@ def _array(path: Path) -> NDArray[np.float32]:
     from privet.errors import InputError
 
     try:
-        return np.load(path, allow_pickle=False).astype(np.float32)  # type: ignore[no-any-return]
-    except (ValueError, OSError, TypeError, AttributeError):
-        raise InputError(f"{path} is no array", allowed="a .npy file of numbers") from None
+        found = np.load(path, allow_pickle=False)
+        if found.dtype.kind not in "fiub":
+            raise ValueError(found.dtype)
+    except (ValueError, OSError, EOFError, TypeError, AttributeError):
+        raise InputError(f"{path} is no array", allowed="a .npy file of real numbers") from None
+    with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, and is refused as such
+        return found.astype(np.float32)  # type: ignore[no-any-return]

@@ -23,7 +23,7 @@ _SHARE = click.FloatRange(0, 1)
 _PEER = "service/inference"
 _OPTIONS = (
     click.option("--service", metavar="URL", help="Ask a service instead: https, grpc or (broker) mqtts ://HOST:PORT."),
-    click.option("--signer", metavar="KEY", help="With --service: public key that its model must be signed with."),
+    click.option("--signer", metavar="KEY", help="With --service: public key, or its file, that signs its model."),
     click.option("--peer", default=_PEER, show_default=True, help="With --service: its certificate's name."),
     click.option("--obfuscator", type=_DIR, help="With --service: obfuscate samples before they leave."),
     click.option("--state", type=_DIR, help="With --obfuscator: what this device released and paid; kept."),
@@ -141,8 +141,6 @@ def _plain(asker: Asker, samples: NDArray[np.float32]) -> dict[str, Any]:
 def _guarded(device: Device, asker: Asker, samples: NDArray[np.float32]) -> dict[str, Any]:
     import torch
 
-    from privet.study.asked import UNPROMISED
-
     answer = device.ask(asker, torch.from_numpy(samples))
     return {
         "version": answer.version,
@@ -151,7 +149,7 @@ def _guarded(device: Device, asker: Asker, samples: NDArray[np.float32]) -> dict
         "left": answer.left.nonzero().flatten().tolist(),
         "obfuscated": device.way is not None,
         "bits": answer.bits if math.isfinite(answer.bits) else None,
-        "promised": device.way.promised() if device.way else [UNPROMISED],
+        "promised": device.promised(),
         "same_model": device.same_model(asker),
     }
 
@@ -161,8 +159,6 @@ def _tell(said: dict[str, Any]) -> None:
     which = "all" if len(left) == said["images"] else ", ".join(str(each) for each in left) or "none"
     paid = "nobody counts the bits" if said["bits"] is None else f"{said['bits']:.4g} bits were paid now"
     click.echo(f"left, {how}: {which}; {paid}")
-    if len(left) < said["images"]:
-        click.echo("that a sample left shows that this machine was not sure of it")
     for line in said["promised"]:
         click.echo(line)
     if not said["same_model"]:

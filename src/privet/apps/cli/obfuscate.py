@@ -84,8 +84,8 @@ def train(
     click.echo(
         f"a device multiplies {figures['multiplications']:,} times, the model {figures['model_multiplications']:,}"
     )
-    click.echo(_promise(figures))
-    click.echo(_alternatives(figures))
+    _promise(figures)
+    _alternatives(figures)
     click.echo(f"next: privet obfuscate evaluate {out}")
 
 
@@ -114,12 +114,15 @@ def evaluate(
     alone tells, and what a device reaches that sends nothing, or only the samples that it is least sure of.
     """
     from privet import parts
+    from privet.errors import InputError
     from privet.inference.obfuscation import Obfuscation
     from privet.study import obfuscate as study
     from privet.study.obfuscation_views import Rows, Trial
 
     made = Obfuscation.load(folder)
-    table = {"name": data} if data else made.trained.about["data"]
+    table = {"name": data} if data else made.trained.about.get("data")
+    if table is None:
+        raise InputError(f"{folder} does not say which data its model is for", do="name them with --data")
     rows = Rows.of(parts.build("datasets", table).load())
     trial = Trial(pairs, records, attackers or None, effort, seed)
     report = study.report(made, rows, trial, _tell)
@@ -133,16 +136,29 @@ def _tell(line: str) -> None:
     click.echo(line, err=True)
 
 
-def _promise(figures: Mapping[str, Any]) -> str:
+def _worst(found: Mapping[str, Any] | None) -> None:
+    for key, among in (("reidentified", ""), ("reidentified_in_class", " of its class")):
+        if found and (share := found[key]):
+            ends = f"95 % interval {share['low']:.1%} to {share['high']:.1%}"
+            click.echo(f"worst, re-identified{among}: {share['value']:.1%} by {share['by']}, {ends}")
+    if found and found["ssim"] is not None:
+        beyond = f"{found['ssim_above_floor']:+.3f} against what the class alone gives"
+        click.echo(f"worst, resemblance: SSIM {found['ssim']:.3f} by {found['ssim_by']}, {beyond}")
+
+
+def _promise(figures: Mapping[str, Any]) -> None:
     from privet.inference.obfuscation import promises
 
-    return promises(figures["bits"], figures["guarantee"])[0]
+    for line in promises(figures["bits"], figures["guarantee"]):
+        click.echo(line)
 
 
-def _alternatives(figures: Mapping[str, Any]) -> str:
+def _alternatives(figures: Mapping[str, Any]) -> None:
+    if "send_nothing" not in figures:
+        return
     alone = figures["send_nothing"]
     offloaded = ", ".join(f"{float(share):.0%}: {reached:.2%}" for share, reached in figures["offload"].items())
-    return (
+    click.echo(
         f"a device that sends nothing: {alone['accuracy']:.2%} with {alone['multiplications']:,} multiplications; "
         f"that sends what it is least sure of as it is: {offloaded}"
     )
@@ -159,5 +175,7 @@ def _print(report: Mapping[str, Any]) -> None:
     if "ssim_label_only" in report["floor"]:
         click.echo(f"an attacker who sees the class alone: SSIM {report['floor']['ssim_label_only']:.3f}")
     click.echo(f"accuracy: {report['accuracy_plain']:.2%} plain, {report['accuracy_obfuscated']:.2%} obfuscated")
-    click.echo(_promise(report))
-    click.echo(_alternatives(report))
+    click.echo(f"attacked: {report['records']:,} test rows, looked for among themselves; {report['pairs']:,} pairs")
+    _worst(report["worst"])
+    _promise(report)
+    _alternatives(report)

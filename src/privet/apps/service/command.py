@@ -212,10 +212,8 @@ def _settings(options: dict[str, Any]) -> Settings:
     from privet.inference.serving import Limits
 
     limits = Limits(wait=options.pop("wait") / 1000, **{name: options.pop(name) for name in _LIMITS})
-    signer = Path(options.pop("signer"))
-    text = signer.read_text(errors="replace") if signer.is_file() else str(signer)
     places: dict[str, Any] = {name: _address(options.pop(name), name) for name in ("https", "grpc", "mqtt", "metrics")}
-    return Settings(signer=key_of(text), limits=limits, **options, **places)
+    return Settings(signer=key_of(options.pop("signer")), limits=limits, **options, **places)
 
 
 _LIMITS = ("batch", "samples", "waiting", "share", "patience")
@@ -235,6 +233,8 @@ def _described(
 ) -> tuple[dict[str, Any], list[int], int]:
     """Returns a model's table, shape and classes, as said, or as the folder's ``model.json`` has them."""
     path = folder / "model.json"
+    if model is None and (shape is not None or classes is not None):
+        raise InputError("--shape and --classes are of a model that nobody named", do="add --model")
     if model is not None:
         if shape is None or classes is None:
             raise InputError("--model says too little", do="add --shape and --classes")

@@ -7,6 +7,7 @@ most 16 KiB.
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import threading
 from collections.abc import Iterable
@@ -86,14 +87,21 @@ class Web:
     """
 
     def __init__(self, servers: Iterable[uvicorn.Server]) -> None:
-        self._servers = list(servers)
+        self._servers, self._sockets = list(servers), list[socket.socket]()
+        for server in self._servers:
+            try:
+                self._sockets.append(_bound(server.config.host, server.config.port))
+            except OSError as error:
+                for each in self._sockets:
+                    each.close()
+                where, why = f"{server.config.host}:{server.config.port}", error.strerror or str(error)
+                raise InputError(f"can't listen at {where} ({why})", do="free the port, or name another") from None
         self._thread = threading.Thread(target=self._run, name="privet-web", daemon=True)
         self._thread.start()
         while not all(server.started for server in self._servers):
             self._thread.join(0.02)
             if not self._thread.is_alive():
-                where = ", ".join(f"{server.config.host}:{server.config.port}" for server in self._servers)
-                raise InputError(f"can't listen at {where}", do="free the port, or name another")
+                raise InputError("a web server did not start", do="see what it wrote above")
 
     @property
     def ports(self) -> list[int]:
@@ -108,13 +116,17 @@ class Web:
 
     def _run(self) -> None:
         with asyncio.Runner(loop_factory=_Loop) as runner:
-            try:
-                runner.run(self._serve())
-            except SystemExit:  # uvicorn ends so when a port is taken; who started it looks at the thread
-                return
+            runner.run(self._serve())
 
     async def _serve(self) -> None:
-        await asyncio.gather(*(server.serve() for server in self._servers))
+        both = zip(self._servers, self._sockets, strict=True)
+        await asyncio.gather(*(server.serve(sockets=[own]) for server, own in both))
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """Returns a socket that listens; uvicorn, asked to bind, would end the process where it can't."""
+    family, _, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    return socket.create_server(place, family=family)
 
 
 def server(app: Any, host: str, port: int, *, most: int = 1024, tls: ssl.SSLContext | None = None) -> uvicorn.Server:

@@ -30,6 +30,7 @@ from privet.transport.contract import Peer
 
 TRANSPORT = "https"
 _DIGITS = 32  # bytes of one value in JSON
+_HELD = 256 << 20  # bytes of bodies that are being read or waiting, of all callers together
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -48,6 +49,7 @@ class Door:
 
     def __init__(self, app: Any, desk: Desk, admits: Admits, tokens: Tokens) -> None:
         self._app, self._desk, self._admits, self._tokens = app, desk, admits, tokens
+        self._held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, peer: bytes = b"") -> None:
         """Answers one request of a connection whose certificate (DER, verified) is ``peer``."""
@@ -62,8 +64,15 @@ class Door:
         if b"transfer-encoding" in headers or not length.isdigit() or int(length[:20]) > most:
             self._desk.refused(TRANSPORT, "wrong")
             return await _turn_away(send, 413, f"a body too long, or of unknown length; allowed: {most} bytes")
+        if self._held and self._held + int(length) > _HELD:
+            self._desk.refused(TRANSPORT, "busy")
+            return await _turn_away(send, 429, "too many bodies at a time; try again after 1 s")
         scope["caller"] = caller
-        await self._app(scope, receive, send)
+        self._held += int(length)
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._held -= int(length)
 
     def _caller(self, certificate: bytes, headers: dict[bytes, bytes]) -> str | None:
         if certificate:
@@ -83,7 +92,8 @@ def application(desk: Desk) -> FastAPI:
             if plain:
                 asked = desk.ask(TRANSPORT, request.scope["caller"], body)
             else:
-                asked = desk.ask_values(TRANSPORT, request.scope["caller"], _values(body, desk))
+                values = await asyncio.to_thread(_values, body, desk)  # text takes long to read
+                asked = desk.ask_values(TRANSPORT, request.scope["caller"], values)
             found = await asyncio.wrap_future(asked)
         except PrivetError as error:
             return _said(error)
@@ -92,7 +102,10 @@ def application(desk: Desk) -> FastAPI:
             return Response(status_code=400)
         if plain:
             return Response(answered(*found), media_type=BINARY)
-        return Response(_json(found), media_type="application/json")
+        try:
+            return Response(_json(found), media_type="application/json")
+        except ValueError:
+            return _said(InputError("the model's scores of these values are no numbers", do="give smaller values"))
 
     async def model(request: Request) -> Response:
         return Response(desk.offer(), media_type="application/json")
@@ -130,6 +143,9 @@ def _values(body: bytes, desk: Desk) -> Values:
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         desk.refused(TRANSPORT, "wrong")
         raise InputError("these are no samples", allowed='{"samples": [...]}') from None
+    if values.ndim < 2:
+        desk.refused(TRANSPORT, "wrong")
+        raise InputError("these are no samples", allowed='{"samples": [[...], ...]}')
     if values.ndim != 1 + len(shape) and values.ndim == 2 and values.shape[1] == math.prod(shape):
         values = values.reshape(-1, *shape)
     return values

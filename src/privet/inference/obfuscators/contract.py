@@ -20,7 +20,7 @@ from privet.accounting.sensitivity import Sensitivity
 from privet.mechanisms.chain import Chain
 from privet.models.fitting import Fitting
 from privet.parts import Part, part
-from privet.randomness import Source
+from privet.randomness import Source, system
 
 _CHUNK = 1000
 
@@ -96,7 +96,7 @@ class Obfuscator(Part):
 
         Args:
             model: and the rows to train on.
-            rng: of first weights, batches and what a secret is drawn from; it protects nothing but the secret.
+            rng: of first weights and batches; it protects nothing.
         """
 
     @property
@@ -105,8 +105,8 @@ class Obfuscator(Part):
         return Chain()
 
     def clean(self, code: Tensor) -> Tensor:
-        """Returns what the noise keeps of a code (n, d) where it is at its least: all of it, unless it rounds first."""
-        return code
+        """Returns what the noise keeps of a code (n, d) where it is at its least: it may bound or round it first."""
+        return self.noise.without_noise()(code, system())
 
     def codes(self, sides: Sides) -> float:
         """Returns how many different things can leave; ``math.inf`` unless the part counts them."""

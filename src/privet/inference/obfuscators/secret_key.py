@@ -10,7 +10,7 @@ from torch import nn
 
 from privet.inference.obfuscators.contract import Sides, ThroughModel, UserModel
 from privet.parts import Grade, part
-from privet.randomness import Source
+from privet.randomness import Source, system
 
 
 @part
@@ -36,7 +36,7 @@ class SecretKey(ThroughModel):
         return Sides(nn.Sequential(nn.Flatten(), key), nn.Unflatten(1, shape), service)
 
     def start(self, model: UserModel, rng: Source) -> Sides:
-        sides, own = self.build(model.shape, model.classes), rng.child("key")
+        sides, own = self.build(model.shape, model.classes), system()  # a seed is no secret
         size = math.prod(model.shape)
         if self.kind == "permutation":
             key = torch.eye(size)[own.permutation(size)]
