@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from privet import parts
 from privet.inference.obfuscation import Obfuscation
+from privet.study.obfuscate import evaluate
+from privet.study.obfuscation_views import Rows, Trial
 from privet.tensors import digest
 
 Call = Callable[..., tuple[int, str, str]]
@@ -48,6 +52,10 @@ def test_trained_kept_and_attacked(call: Call, machines: Path, tmp_path: Path) -
     assert said["accuracy_obfuscated"] > said["accuracy_plain"] - 0.08
     assert len(said["accuracies"]) == 2
     kept = Obfuscation.load(out)
+    rows = Rows.of(parts.build("datasets", {"name": "npz", "path": str(machines)}).load())
+    trial = Trial(300, 100, ("fresh-inverse-nearest",))
+    alone = evaluate(replace(kept, sides=kept.sides[:1]), rows, trial)
+    assert evaluate(kept, rows, trial) == alone  # a release names the obfuscator that was picked
     assert digest(kept.sides[0].state_dict()) != digest(kept.sides[1].state_dict())
     attackers = [word for name in ("known-release", "fresh-inverse-nearest") for word in ("--attacker", name)]
     status, printed, _ = call("obfuscate", "evaluate", out, "--records", 200, *attackers, "--json")

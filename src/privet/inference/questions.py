@@ -83,9 +83,8 @@ def within(samples: Values, span: tuple[float, float] | None) -> Values:
     limits = span or (-float(np.finfo(np.float32).max), float(np.finfo(np.float32).max))
     # NaN is passed on by both, and compares as false.
     if not samples.size or not (limits[0] <= float(samples.min()) and float(samples.max()) <= limits[1]):
-        raise InputError(
-            "there is no value, or one is NaN, infinite or out of range", allowed=f"{limits[0]:g} to {limits[1]:g}"
-        )
+        allowed = f"{limits[0]:g} to {limits[1]:g}" if span else "one finite value or more"
+        raise InputError("there is no value, or one is NaN, infinite or out of range", allowed=allowed)
     return samples
 
 

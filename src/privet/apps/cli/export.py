@@ -25,7 +25,9 @@ _REAL = 256  # test rows on which both are compared
 @click.option("--which", type=click.IntRange(0), default=0, show_default=True, help="The obfuscator that was picked.")
 @json_option
 def export(folder: Path, target: str, out: Path, part: str | None, which: int, as_json: bool) -> None:
-    """Write the obfuscator or the model in FOLDER as a file; FOLDER comes from privet obfuscate train.
+    """Write the obfuscator or the model in FOLDER as a file.
+
+    FOLDER comes from privet obfuscate train, or is a finished run's.
 
     The file computes in ONNX Runtime what torch computes: both are compared on random samples, and on test rows where
     the data set is at hand, and nothing is written if they differ.

@@ -156,7 +156,9 @@ def _guarded(device: Device, asker: Asker, samples: NDArray[np.float32]) -> dict
 
 def _tell(said: dict[str, Any]) -> None:
     left, how = said["left"], "obfuscated" if said["obfuscated"] else "as they are"
-    which = "all" if len(left) == said["images"] else ", ".join(str(each) for each in left) or "none"
+    which = "all" if len(left) == said["images"] else "none"
+    if 0 < len(left) < said["images"]:
+        which = f"{len(left)} of {said['images']}, number {', '.join(map(str, left))}"
     paid = "nobody counts the bits" if said["bits"] is None else f"{said['bits']:.4g} bits were paid now"
     click.echo(f"left, {how}: {which}; {paid}")
     for line in said["promised"]:
