@@ -66,9 +66,11 @@ def connected(client: Client, host: str, port: int) -> None:
     try:
         client.connect(host, port, KEEPALIVE, clean_start=True, properties=wishes)
     except ssl.SSLCertVerificationError as error:
+        _let_go(client)
         why = f"the broker at {host}:{port} did not prove who it is ({error.verify_message})"
         raise RefusedError(why, do="check the address, and the authority's certificate") from None
     except OSError as error:
+        _let_go(client)
         raise UnreachableError(f"the broker at {host}:{port} does not answer ({error})", do="check address") from None
     client.loop_start()
 
@@ -88,8 +90,11 @@ def ended(client: Client) -> None:
     """Disconnects and ends the client's thread."""
     client.disconnect()
     client.loop_stop()
-    if (line := client.socket()) is not None:  # one that was just being opened again
-        line.close()
+    _let_go(client)
+
+
+def _let_go(client: Client) -> None:
+    client._reset_sockets()  # paho leaves them to the garbage collector, also one that is just being opened again
 
 
 class MqttClient:

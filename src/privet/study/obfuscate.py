@@ -77,10 +77,9 @@ def _model(
 ) -> Trained:
     if isinstance(model, Path):
         return _fitting(Trained.load(model), rows)
+    part = parts.build("models", model)
     tell(f"training {model['name']} on {len(rows.inputs):,} rows")
-    return train_model(
-        parts.build("models", model), rows.inputs, rows.labels, rows.classes, fitting, seeded(seed, "model")
-    )
+    return train_model(part, rows.inputs, rows.labels, rows.classes, fitting, seeded(seed, "model"))
 
 
 def _fitting(trained: Trained, rows: Rows) -> Trained:

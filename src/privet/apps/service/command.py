@@ -21,7 +21,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 _FILE = click.Path(dir_okay=False, path_type=Path)
-_EXTRA = frozenset({"fastapi", "h11", "httpx", "paho", "prometheus_client", "starlette", "uvicorn"})
+_EXTRA = frozenset({"fastapi", "h11", "httpx", "paho", "prometheus_client", "starlette", "uvicorn", "uvloop"})
 SWITCH = 0.0005
 """Seconds after which Python lets another thread run: short, so that a batch's thread gets its turn among requests."""
 

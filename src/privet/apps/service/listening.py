@@ -17,6 +17,7 @@ from typing import Any
 
 import h11
 import uvicorn
+import uvloop
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from privet.errors import InputError
@@ -67,7 +68,7 @@ class _Connection(H11Protocol):
             self._deadline = None
 
 
-class _Loop(asyncio.SelectorEventLoop):
+class _Loop(uvloop.Loop):
     """Gives strangers little time for a handshake, and nobody much for a farewell."""
 
     async def create_server(self, *args: Any, **options: Any) -> Any:
@@ -124,9 +125,16 @@ class Web:
 
 
 def _bound(host: str, port: int) -> socket.socket:
-    """Returns a socket that listens; uvicorn, asked to bind, would end the process where it can't."""
-    family, _, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    return socket.create_server(place, family=family)
+    """Returns a socket to listen at; uvicorn, asked to bind, would end the process where it can't."""
+    family, kind, protocol, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    bound = socket.socket(family, kind, protocol)  # asyncio sends at once only where the protocol is said to be TCP
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(place)
+    except OSError:
+        bound.close()
+        raise
+    return bound
 
 
 def server(app: Any, host: str, port: int, *, most: int = 1024, tls: ssl.SSLContext | None = None) -> uvicorn.Server:
