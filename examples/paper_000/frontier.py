@@ -57,7 +57,7 @@ def point(data: str, row: str, seed: int) -> dict[str, Any]:
         "ssim_above_floor": worst["ssim_above_floor"],
         "attacks": {
             name: {key: one[key] for key in ("party", "ssim", "psnr", "reidentified", "reidentified_in_class")}
-            | {"repeats": ATTACKERS[name][1] == "repeats"}
+            | {"repeats": ATTACKERS[name].view == "repeats"}
             for name, one in found["attacks"].items()
         },
     }

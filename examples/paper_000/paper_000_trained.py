@@ -102,7 +102,10 @@ def evaluated(data: str, row: str, seed: int, records: int) -> dict[str, Any]:
     def kept(name: str) -> Path:
         if name == LABEL_ONLY:  # it sees nothing of the obfuscator
             return CACHE / f"{data}-{seed}" / f"{name}-{_digest(told['trial'])}.json"
-        return _folder(data, row, seed, 1) / f"{name}-{_digest(told | {'attacker': ATTACKERS[name]})}.json"
+        return (
+            _folder(data, row, seed, 1)
+            / f"{name}-{_digest(told | {'attacker': dataclasses.asdict(ATTACKERS[name])})}.json"
+        )
 
     names = list(applicable(made))
     missing = tuple(name for name in names if not kept(name).is_file())

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from privet.attacks import matchers
 from privet.attacks.contract import Attack, Matcher, Reconstruction, Target
-from privet.attacks.material import Units, averaged, material
+from privet.attacks.material import averaged, material
 from privet.attacks.neighbours import looked_up
 from privet.engines.view import View
 from privet.models.fitting import Fitting
@@ -60,20 +60,19 @@ class Contrastive(Attack):
 
     def __call__(self, view: View, rng: Source) -> Reconstruction:
         given = material(view)
-        units = Units.of(given.inputs.flatten(1).double(), view.shape)
-        pairs, seen = averaged(given, units)
-        batch = max(min(self.batch_size, len(pairs.inputs) // _LEAST_STEPS), 2)
-        passes = min(math.ceil(self.steps * batch / len(pairs.inputs)), _MOST_PASSES)
+        known = averaged(given, view.shape)
+        batch = max(min(self.batch_size, len(known.pairs.inputs) // _LEAST_STEPS), 2)
+        passes = min(math.ceil(self.steps * batch / len(known.pairs.inputs)), _MOST_PASSES)
         size = matchers.Size(self.width, self.shared, self.principal)
 
         @functools.cache
         def made() -> Matcher:
             fitting = Fitting(passes, self.learning_rate, batch)
-            blocks = (pairs.features,), given.inputs, (seen,)
+            blocks = (known.pairs.features,), given.inputs, (known.seen,)
             return matchers.learned(*blocks, fitting, rng.child("matcher"), size, given.known_labels)
 
         def match(candidates: Tensor) -> Tensor:
             return made()(candidates)
 
-        guess = units.back(looked_up(pairs, view.shape, rng.child("held out"))(seen, given.seen_labels))
-        return Reconstruction(guess.float().reshape(-1, *view.shape), matchers={"matcher": match})
+        guess = known.undone(looked_up(known.pairs, view.shape, rng.child("held out")))
+        return Reconstruction(guess, matchers={"matcher": match})

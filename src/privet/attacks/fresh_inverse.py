@@ -27,7 +27,7 @@ from privet.attacks.contract import Attack, Reconstruction, Target
 from privet.attacks.convolutional_inverse import ConvolutionalInverse
 from privet.attacks.linear_inverse import Decoder, Pairs, class_means
 from privet.attacks.maps_inverse import MapsInverse
-from privet.attacks.material import Units, averaged, material
+from privet.attacks.material import averaged, material
 from privet.attacks.neighbours import looked_up
 from privet.attacks.principal import Principal
 from privet.attacks.sharpener import lost
@@ -89,13 +89,12 @@ class FreshInverse(Attack):
                 f"the architecture {self.architecture!r} draws images, and inputs have shape {view.shape}",
                 allowed="mlp, residual, nearest",
             )
-        units = Units.of(given.inputs.flatten(1).double(), view.shape)
-        pairs, seen = averaged(given, units)
+        known = averaged(given, view.shape)
         if self.architecture == "nearest":
-            decoder = looked_up(pairs, view.shape, rng.child("held out"))
+            decoder = looked_up(known.pairs, view.shape, rng.child("held out"))
         else:
-            decoder = self._learn(pairs, view.shape, rng)
-        return Reconstruction(units.back(decoder(seen, given.seen_labels)).float().reshape(-1, *view.shape))
+            decoder = self._learn(known.pairs, view.shape, rng)
+        return Reconstruction(known.undone(decoder))
 
     def _learn(self, pairs: Pairs, shape: tuple[int, ...], rng: Source) -> Decoder:
         order = rng.child("held out").permutation(len(pairs.inputs))

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from privet.attacks.contract import Attack, Reconstruction, Target
 from privet.attacks.likelihoods import likelihoods
-from privet.attacks.material import Units, averaged, material
+from privet.attacks.material import averaged, material
 from privet.attacks.neighbours import looked_up
 from privet.engines.view import View
 from privet.errors import InputError
@@ -43,14 +43,13 @@ class KnownRelease(Attack):
     def __call__(self, view: View, rng: Source) -> Reconstruction:
         release = release_of(view)
         given = material(completed(view, release))
-        units = Units.of(given.inputs.flatten(1).double(), view.shape)
-        pairs, seen = averaged(given, units)
+        known = averaged(given, view.shape)
 
         def match(candidates: Tensor) -> Tensor:
             return likelihoods(given, release(given.inputs), release(candidates))
 
-        guess = units.back(looked_up(pairs, view.shape, rng.child("held out"))(seen, given.seen_labels))
-        return Reconstruction(guess.float().reshape(-1, *view.shape), matchers={"release": match})
+        guess = known.undone(looked_up(known.pairs, view.shape, rng.child("held out")))
+        return Reconstruction(guess, matchers={"release": match})
 
 
 def release_of(view: View) -> Callable[[Tensor], Tensor]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from privet.attacks.contract import rows
-from privet.attacks.linear_inverse import Pairs
+from privet.attacks.linear_inverse import Decoder, Pairs
 from privet.attacks.releases import gather
 from privet.engines.view import View
 from privet.errors import InputError
@@ -115,12 +115,33 @@ class Units:
         return (guess * self.scale + self.offset).clamp(self.low, self.high)
 
 
-def averaged(given: Material, units: Units) -> tuple[Pairs, Tensor]:
-    """Returns the attacker's pairs and what was seen, the releases of a record averaged, float64."""
-    pairs = Pairs(
-        units.forward(given.inputs.flatten(1).double()),
-        given.known_labels,
-        gather(given.known, given.known_labels, None),
-        given.classes,
-    )
-    return pairs, gather(given.seen, given.seen_labels, None)
+@dataclass(frozen=True)
+class Averaged:
+    """What inverses learn from and undo, the releases of a record averaged, float64.
+
+    Attributes:
+        pairs: the attacker's own.
+        seen: features of what is to be undone.
+        labels: of what was seen.
+        units: of the pairs' inputs.
+        shape: of one input.
+    """
+
+    pairs: Pairs
+    seen: Tensor
+    labels: Tensor
+    units: Units
+    shape: tuple[int, ...]
+
+    def undone(self, decoder: Decoder) -> Tensor:
+        """Returns what a decoder makes of what was seen, as inputs (n, ...), float32."""
+        return self.units.back(decoder(self.seen, self.labels)).float().reshape(-1, *self.shape)
+
+
+def averaged(given: Material, shape: tuple[int, ...]) -> Averaged:
+    """Returns the attacker's pairs and what was seen, of inputs of ``shape``, the releases of a record averaged."""
+    inputs = given.inputs.flatten(1).double()
+    units = Units.of(inputs, shape)
+    known = gather(given.known, given.known_labels, None)
+    pairs = Pairs(units.forward(inputs), given.known_labels, known, given.classes)
+    return Averaged(pairs, gather(given.seen, given.seen_labels, None), given.seen_labels, units, shape)

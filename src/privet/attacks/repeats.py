@@ -27,7 +27,7 @@ from torch import Tensor
 from privet.attacks.contract import Attack, Reconstruction, Target
 from privet.attacks.known_release import completed, release_of
 from privet.attacks.likelihoods import Channel, picked
-from privet.attacks.material import Material, Units, averaged, material
+from privet.attacks.material import Material, averaged, material
 from privet.attacks.neighbours import looked_up
 from privet.attacks.views import MOST_VIEWS, jittered
 from privet.engines.view import View
@@ -67,9 +67,8 @@ class Repeats(Attack):
     def __call__(self, view: View, rng: Source) -> Reconstruction:
         release = release_of(view)
         given = material(completed(view, release))
-        units = Units.of(given.inputs.flatten(1).double(), view.shape)
-        pairs, seen = averaged(given, units)
-        guess = units.back(looked_up(pairs, view.shape, rng.child("held out"))(seen, given.seen_labels))
+        known = averaged(given, view.shape)
+        guess = known.undone(looked_up(known.pairs, view.shape, rng.child("held out")))
         numbers = release(given.inputs[:1]).numel() * self.views
         some = slice(min(max(_NUMBERS // numbers, _LEAST_CALIBRATED), _CALIBRATED))
         used = replace(given, inputs=given.inputs[some], known=given.known[some], known_labels=given.known_labels[some])
@@ -82,7 +81,7 @@ class Repeats(Attack):
             "average": lambda candidates: _once(_by_average, used, *outputs(candidates)),
             "views": lambda candidates: _once(_by_views, used, *outputs(candidates)),
         }
-        return Reconstruction(guess.float().reshape(-1, *view.shape), matchers=matchers)
+        return Reconstruction(guess, matchers=matchers)
 
     def _outputs(self, release: Callable[[Tensor], Tensor], *inputs: Tensor) -> list[Tensor]:
         """Returns what the obfuscators make of views of inputs, each (c, t, views, d)."""

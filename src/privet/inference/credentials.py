@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import datetime
 import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from privet.errors import InputError, RefusedError
 from privet.transport.certificates import CERTIFICATE_FILE as AUTHORITY_FILE
-from privet.transport.certificates import expires
+from privet.transport.certificates import require_current
 from privet.transport.enrolment import client_context
 from privet.transport.identity import CERTIFICATE_FILE, KEY_FILE, Identity
 from privet.transport.key_files import read_secret
@@ -47,11 +46,9 @@ class Credentials:
         pairs = [(folder / shown, folder / key) for shown, key in _PAIRS if (folder / shown).is_file()]
         for path in (folder / AUTHORITY_FILE, *(shown for shown, _ in pairs)):
             try:
-                end = expires(path.read_bytes())
+                require_current(path.read_bytes(), str(path), "get a new one from who runs the service")
             except InputError as error:
                 raise InputError(f"{path}: {error.wrong}", allowed="PEM", do="get it again") from None
-            if end <= datetime.datetime.now(datetime.UTC):
-                raise RefusedError(f"{path} expired on {end:%Y-%m-%d}", do="get a new one from who runs the service")
         for _, key in pairs:
             read_secret(key)
         try:

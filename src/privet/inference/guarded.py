@@ -50,8 +50,9 @@ class Guarded:
         """
         if not len(samples):
             return samples.clone()
-        self.memo.check_room(samples)
-        self.book.spend([self.memo.name(one) for one in samples], subject, self.purpose, self.bits)
+        names = [self.memo.name(one) for one in samples]
+        self.memo.check_room(names)
+        self.book.spend(names, subject, self.purpose, self.bits)
         return torch.stack([self.memo.once(one, lambda one=one: self._draw(one)) for one in samples])  # type: ignore[misc]
 
     def _draw(self, sample: Tensor) -> Tensor:

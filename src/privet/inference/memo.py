@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -47,21 +47,21 @@ class Memo:
         data = _bytes(sample)
         return hmac.new(self._secret, f"{tuple(sample.shape)}:".encode() + data, hashlib.sha256).hexdigest()
 
-    def check_room(self, samples: Tensor) -> None:
-        """Refuses inputs (n, ...) for which there would be no room.
+    def check_room(self, names: Iterable[str]) -> None:
+        """Refuses inputs, by :meth:`name`, for which there would be no room.
 
         Raises:
             RefusedError: the memo can't take all that are new.
             RunError: the file is damaged.
         """
-        names = {bytes.fromhex(self.name(one)) for one in samples}
+        wanted = {bytes.fromhex(name) for name in names}
         with opened(self._path, _DO) as database:
             count = database.execute("SELECT count(*) FROM released").fetchone()[0]
             known = sum(
                 database.execute("SELECT 1 FROM released WHERE input = ?", (name,)).fetchone() is not None
-                for name in names
+                for name in wanted
             )
-        if count + len(names) - known > self._most:
+        if count + len(wanted) - known > self._most:
             raise self._full()
 
     def once(self, sample: Tensor, draw: Callable[[], Tensor]) -> Tensor:

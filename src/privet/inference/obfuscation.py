@@ -53,6 +53,23 @@ class Trained:
         """Returns logits (n, classes) for inputs (n, ...)."""
         return torch.cat([self.network(part) for part in inputs.split(_CHUNK)])
 
+    def require(self, shape: tuple[int, ...], classes: int, called: str, whose: str, do: str = "") -> None:
+        """Refuses to be used for other inputs.
+
+        Args:
+            shape: of one input.
+            classes: number of classes.
+            called: what the error calls this model.
+            whose: shape and classes those are, as the error says it.
+            do: what to do.
+
+        Raises:
+            InputError: this model takes others.
+        """
+        if (self.shape, self.classes) != (shape, classes):
+            wrong = f"{called} is for inputs {self.shape} of {self.classes} classes"
+            raise InputError(wrong, allowed=f"{shape} and {classes}, {whose}", do=do)
+
     def save(self, folder: Path) -> None:
         """Writes ``model.json`` and ``model.safetensors``."""
         folder.mkdir(parents=True, exist_ok=True)

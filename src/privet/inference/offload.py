@@ -37,11 +37,20 @@ class Offload:
         elsewhere: asks the other side, over an obfuscator, a blinded protocol or a plain service; its way is all
             that decides what the samples that leave tell.
         threshold: of the largest probability, below which a sample leaves.
+        share: or: of the samples asked about, 0 (send nothing) to 1 (send all), those that leave.
+
+    Raises:
+        InputError: not one of both is given.
     """
 
     own: Answers
     elsewhere: Answers
-    threshold: float
+    threshold: float | None = None
+    share: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.threshold is None) == (self.share is None):
+            raise InputError("what leaves is not said", allowed="a threshold, or a share")
 
     @classmethod
     def calibrated(cls, own: Answers, elsewhere: Answers, rows: Tensor, share: float) -> Offload:
@@ -49,7 +58,7 @@ class Offload:
 
         Args:
             own, elsewhere: as the attributes.
-            rows: shape (n, ...): those that will be asked about, or others of their kind that nobody trained on.
+            rows: shape (n, ...), of the kind that will be asked about, which nobody trained on.
             share: 0 (send nothing) to 1 (send all).
 
         Raises:
@@ -60,9 +69,16 @@ class Offload:
 
     @torch.no_grad()
     def answer(self, samples: Tensor) -> Offloaded:
-        """Returns the answers for samples (n, ...); the other side is asked once, or not at all."""
+        """Returns the answers for samples (n, ...); the other side is asked once, or not at all.
+
+        Raises:
+            InputError: the share is none, or there are no samples to take it of.
+        """
         logits = self.own(samples)
-        left = sureness(logits) < self.threshold
+        sure = sureness(logits)
+        limit = self.threshold if self.share is None else threshold(sure, self.share)
+        assert limit is not None  # noqa: S101 - one of both was given
+        left = sure < limit
         if left.any():
             logits = logits.clone()
             logits[left] = self.elsewhere(samples[left]).to(logits.dtype)

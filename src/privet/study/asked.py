@@ -225,11 +225,7 @@ class Device:
         if model is None or not self.stays:
             scores = elsewhere(samples)
             return Asked(scores, torch.ones(len(samples), dtype=torch.bool), bits, version)
-        if self.sure is not None:
-            offload = Offload(model.answer, elsewhere, self.sure)
-        else:
-            offload = Offload.calibrated(model.answer, elsewhere, samples, self.share or 0.0)
-        answered = offload.answer(samples)
+        answered = Offload(model.answer, elsewhere, self.sure, self.share).answer(samples)
         return Asked(answered.logits, answered.left, bits, version)
 
     def promised(self) -> list[str]:
@@ -257,8 +253,5 @@ class Device:
             ("the obfuscator", self.way.made.trained if self.way else None),
             ("the own model", self.own),
         ):
-            if model is not None and (model.shape, model.classes) != (manifest.shape, manifest.classes):
-                raise InputError(
-                    f"{what} is for inputs {model.shape} of {model.classes} classes",
-                    allowed=f"{manifest.shape} and {manifest.classes}, as the service's model has",
-                )
+            if model is not None:
+                model.require(manifest.shape, manifest.classes, what, "as the service's model has")

@@ -76,22 +76,17 @@ def _model(
     model: Mapping[str, Any] | Path, rows: Rows, fitting: Fitting, seed: int, tell: Callable[[str], None]
 ) -> Trained:
     if isinstance(model, Path):
-        return _fitting(Trained.load(model), rows)
+        trained = Trained.load(model)
+        _require(trained, rows)
+        return trained
     part = parts.build("models", model)
     tell(f"training {model['name']} on {len(rows.inputs):,} rows")
     return train_model(part, rows.inputs, rows.labels, rows.classes, fitting, seeded(seed, "model"))
 
 
-def _fitting(trained: Trained, rows: Rows) -> Trained:
-    """Returns a model that is for such rows."""
-    shape = tuple(rows.inputs.shape[1:])
-    if (trained.shape, trained.classes) != (shape, rows.classes):
-        raise InputError(
-            f"the model is for inputs {trained.shape} of {trained.classes} classes",
-            allowed=f"{shape} and {rows.classes}, as the data have",
-            do="name the data that the model was trained on",
-        )
-    return trained
+def _require(trained: Trained, rows: Rows) -> None:
+    shape, do = tuple(rows.inputs.shape[1:]), "name the data that the model was trained on"
+    trained.require(shape, rows.classes, "the model", "as the data have", do)
 
 
 def figures(made: Obfuscation, rows: Rows) -> dict[str, Any]:
@@ -175,20 +170,19 @@ def evaluate(
     sight, found = Sight(made, rows, trial), []
     one = sight if len(made.sides) == 1 else Sight(dataclasses.replace(made, sides=made.sides[:1]), rows, trial)
     for name in applied if trial.attackers is None else trial.attackers:
-        table, views = applied[name]
+        attacker = applied[name]
         tell(f"attacking: {name}")
-        found.append(_attacked(name, table, getattr(sight if name in _MATCHING else one, views), trial))
+        attacked = getattr(sight if attacker.matches else one, attacker.view)
+        found.append(_attacked(name, attacker.table, attacked, trial))
     return found
 
 
-def applicable(made: Obfuscation) -> dict[str, tuple[Mapping[str, Any], str]]:
+def applicable(made: Obfuscation) -> dict[str, Attacker]:
     """Returns those of :data:`ATTACKERS` that apply: drawing takes images, and recovering a key takes a claimed one."""
-    left_out = set[str]()
-    if len(made.trained.shape) != 3:
-        left_out.add("fresh-inverse-convolutional")
-    if not made.obfuscator.claims_key:
-        left_out |= {"blind-rotation", "blind-permutation"}
-    return {name: one for name, one in ATTACKERS.items() if name not in left_out}
+    images, keyed = len(made.trained.shape) == 3, made.obfuscator.claims_key
+    return {
+        name: one for name, one in ATTACKERS.items() if (images or not one.draws) and (keyed or one.view != "blind")
+    }
 
 
 def label_only(made: Obfuscation, rows: Rows, trial: Trial) -> Finding:
@@ -217,23 +211,40 @@ def _trying(attack: Any, effort: float) -> Attack:
 
 
 LABEL_ONLY = "label-only"
-_MATCHING = ("known-release", "repeats")  # by all obfuscators that may have been picked
 LEARNER: Mapping[str, Any] = {"name": "fresh-inverse", "architecture": "mlp"}
 
-ATTACKERS: Mapping[str, tuple[Mapping[str, Any], str]] = {
-    "fresh-inverse-mlp": (LEARNER, "once"),
-    "fresh-inverse-residual": ({"name": "fresh-inverse", "architecture": "residual"}, "once"),
-    "fresh-inverse-convolutional": ({"name": "fresh-inverse", "architecture": "convolutional"}, "once"),
-    "fresh-inverse-nearest": ({"name": "fresh-inverse", "architecture": "nearest"}, "once"),
-    "contrastive": ({"name": "contrastive"}, "once"),
-    "known-release": ({"name": "known-release"}, "once"),
-    "repeats": ({"name": "repeats"}, "repeats"),
-    "repeats-inverse": (LEARNER, "repeats"),
-    "blind-rotation": ({"name": "blind-key", "key": "orthogonal"}, "blind"),
-    "blind-permutation": ({"name": "blind-key", "key": "permutation"}, "blind"),
+
+@dataclasses.dataclass(frozen=True)
+class Attacker:
+    """Who attacks, and what it sees.
+
+    Attributes:
+        table: of its part.
+        view: the coordinator's of one release a record (``once``) or of several (``repeats``), or the outsider's, where
+            there is a claimed key to recover (``blind``).
+        matches: whether it compares releases with what all obfuscators that may have been picked give.
+        draws: whether it takes images only.
+    """
+
+    table: Mapping[str, Any]
+    view: str = "once"
+    matches: bool = False
+    draws: bool = False
+
+
+ATTACKERS: Mapping[str, Attacker] = {
+    "fresh-inverse-mlp": Attacker(LEARNER),
+    "fresh-inverse-residual": Attacker({"name": "fresh-inverse", "architecture": "residual"}),
+    "fresh-inverse-convolutional": Attacker({"name": "fresh-inverse", "architecture": "convolutional"}, draws=True),
+    "fresh-inverse-nearest": Attacker({"name": "fresh-inverse", "architecture": "nearest"}),
+    "contrastive": Attacker({"name": "contrastive"}),
+    "known-release": Attacker({"name": "known-release"}, matches=True),
+    "repeats": Attacker({"name": "repeats"}, "repeats", matches=True),
+    "repeats-inverse": Attacker(LEARNER, "repeats"),
+    "blind-rotation": Attacker({"name": "blind-key", "key": "orthogonal"}, "blind"),
+    "blind-permutation": Attacker({"name": "blind-key", "key": "permutation"}, "blind"),
 }
-"""Attacker -> its part's table and which view it has: the coordinator's of one release a record, of several, or the
-outsider's, where there is a claimed key to recover."""
+"""Who is tried, by name."""
 
 
 def report(made: Obfuscation, rows: Rows, trial: Trial, tell: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
@@ -245,7 +256,7 @@ def report(made: Obfuscation, rows: Rows, trial: Trial, tell: Callable[[str], No
     Raises:
         InputError: as :func:`evaluate`, or the model is not for such rows.
     """
-    _fitting(made.trained, rows)
+    _require(made.trained, rows)
     if not made.figures:
         made = dataclasses.replace(made, figures=figures(made, rows))
     found = evaluate(made, rows, trial, tell), label_only(made, rows, trial)

@@ -134,7 +134,7 @@ def keep_model(experiment: Experiment, state: State, folder: Path, log: Log) -> 
 
     It does not where a mechanism other than noise stands between its stages, or where only code builds it.
     """
-    task, table = experiment.task, experiment.plan.to_table()
+    task = experiment.task
     if isinstance(task.model, Given) or (task.protocol.cuts and task.on_device.without_noise().mechanisms):
         save(state, folder / WEIGHTS)
         return
@@ -142,7 +142,7 @@ def keep_model(experiment: Experiment, state: State, folder: Path, log: Log) -> 
     network.load_state_dict(state)
     about = {"plan": experiment.plan.digest}
     if "data" not in log.of("plan")[0].body["given"]:
-        about["data"] = table["data"]
+        about["data"] = experiment.plan.to_table()["data"]
     Trained(task.model, network.eval(), task.shape, task.classes, about).save(folder)
 
 

@@ -195,6 +195,23 @@ def expires(certificate: bytes) -> datetime.datetime:
     return _read(certificate).not_valid_after_utc
 
 
+def require_current(certificate: bytes, named: str, do: str) -> None:
+    """Refuses a certificate (PEM) that has expired.
+
+    Args:
+        certificate: to be looked at.
+        named: what the error calls it.
+        do: what to do.
+
+    Raises:
+        InputError: it is no certificate.
+        RefusedError: it has expired.
+    """
+    end = expires(certificate)
+    if end <= datetime.datetime.now(datetime.UTC):
+        raise RefusedError(f"{named} expired on {end:%Y-%m-%d}", do=do)
+
+
 def name_in(certificate: bytes) -> str:
     """Returns the ``role/name`` that a certificate (PEM) names; that somebody trusted signed it is for TLS to check.
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import datetime
 from dataclasses import dataclass
 from pathlib import Path
 
-from privet.errors import InputError, RefusedError
+from privet.errors import InputError
 from privet.transport.certificates import CERTIFICATE_FILE as AUTHORITY_FILE
-from privet.transport.certificates import expires, name_in
+from privet.transport.certificates import name_in, require_current
 from privet.transport.contract import Peer
 from privet.transport.key_files import read_secret
 
@@ -48,10 +47,7 @@ class Identity:
                 raise InputError(f"{folder / name} is missing", do="let the authority sign a request")
             parts.append((folder / name).read_bytes())
         certificate, authority = parts
-        end = min(expires(part) for part in parts)
-        if end <= datetime.datetime.now(datetime.UTC):
-            raise RefusedError(
-                f"a certificate in {folder} expired on {end:%Y-%m-%d}", do="let the authority sign a new request"
-            )
+        for part in parts:
+            require_current(part, f"a certificate in {folder}", "let the authority sign a new request")
         name_in(certificate)
         return cls(read_secret(folder / KEY_FILE), certificate, authority)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     from privet.inference.distributed.networks import Network
     from privet.inference.distributed.relay import Planned
     from privet.inference.distributed.source import Answer
+    from privet.inference.offload import Answers, Offloaded
     from privet.transport.contract import Client, Peer
 
-    Ask = Callable[[Tensor], Tensor]
-    Stay = Callable[[Ask], tuple[Tensor, Tensor]]
+    Stay = Callable[[Answers], Offloaded]
 
+Reply = TypeVar("Reply", "Answer", "Planned")
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 _FILE = click.Path(dir_okay=False, exists=True, path_type=Path)
 
@@ -113,57 +114,52 @@ def _staying(
 
     from privet.errors import InputError
     from privet.inference.obfuscation import Trained
-    from privet.inference.offload import Offload
+    from privet.inference.offload import Offload, Offloaded
 
     if own_model is None:
         if offload is not None or threshold is not None:
             raise click.UsageError("Missing option '--own-model', which answers what stays here")
-        return lambda ask: (ask(images), torch.ones(len(images), dtype=torch.bool))
+        return lambda ask: Offloaded(ask(images), torch.ones(len(images), dtype=torch.bool))
     if (offload is None) == (threshold is None):
         raise click.UsageError("'--own-model' goes with one of '--offload' and '--threshold'")
     own = Trained.load(own_model)
     if tuple(images.shape[1:]) != network.inputs or not len(images):
         raise InputError(f"inputs of shape {tuple(images.shape)}", allowed=f"(images, *{network.inputs})")
-    if (own.shape, (own.classes,)) != (network.inputs, network.outputs):
-        raise InputError(
-            f"the own model is for inputs {own.shape} of {own.classes} classes",
-            allowed=f"{network.inputs} and {network.outputs[0]}, as {network.name} has",
-        )
+    own.require(network.inputs, network.outputs[0], "the own model", f"as {network.name} has")
+    return lambda ask: Offload(own.answer, ask, threshold, offload).answer(images)
 
-    def stay(ask: Ask) -> tuple[Tensor, Tensor]:
-        if threshold is not None:
-            answered = Offload(own.answer, ask, threshold).answer(images)
-        else:
-            answered = Offload.calibrated(own.answer, ask, images, offload or 0.0).answer(images)
-        return answered.logits, answered.left
 
-    return stay
+def _asked(infer: Callable[[Tensor], Reply], most: int, stay: Stay) -> tuple[list[Reply], dict[str, Any]]:
+    """Returns the replies to what left, ``most`` images at a time, and what is said of any protocol."""
+    import torch
+
+    replies: list[Reply] = []
+
+    def ask(images: Tensor) -> Tensor:
+        replies.extend(map(infer, images.split(most)))
+        return torch.cat([reply.outputs for reply in replies])
+
+    answered = stay(ask)
+    return replies, {
+        "classes": answered.logits.argmax(1).tolist(),
+        "left": answered.left.nonzero()[:, 0].tolist(),
+        "seconds": sum(reply.seconds for reply in replies),
+    }
 
 
 def _blinded(
     network: Network, stay: Stay, helpers: dict[Peer, Client], folder: Path, where: Any, batch: int
 ) -> dict[str, Any]:
-    import torch
-
     from privet.inference.distributed.source import Source
 
     online = {peer: client for peer, client in helpers.items() if peer.role == "helper"}
     offline = {peer: client for peer, client in helpers.items() if peer.role == "preparer"}
     source = Source(network, online, folder / "masks", preparers=offline, where=where)
-    answers: list[Answer] = []
-
-    def ask(images: Tensor) -> Tensor:
-        answers.extend(source.infer(part) for part in images.split(min(batch, source.most)))
-        return torch.cat([answer.outputs for answer in answers])
-
     try:
-        logits, left = stay(ask)
+        answers, said = _asked(source.infer, min(batch, source.most), stay)
     finally:
         source.close()
-    return {
-        "classes": logits.argmax(1).tolist(),
-        "left": left.nonzero()[:, 0].tolist(),
-        "seconds": sum(answer.seconds for answer in answers),
+    return said | {
         "preparing_s": sum(answer.preparing_s for answer in answers),
         "at_source": list(source.at_source),
         "bytes": sum(answer.outcome.bytes for answer in answers),
@@ -175,8 +171,6 @@ def _blinded(
 def _distributed(
     network: Network, stay: Stay, helpers: dict[Peer, Client], ssim: float, planner: str, where: str, batch: int
 ) -> dict[str, Any]:
-    import torch
-
     from privet import parts
     from privet.inference.distributed.relay import Relay
     from privet.inference.distributed.workload import workload
@@ -184,17 +178,8 @@ def _distributed(
     online = {peer: client for peer, client in helpers.items() if peer.role == "helper" and where != "here"}
     load, chosen = workload(network, ssim), parts.build("planners", {"name": planner})
     relay = Relay(network, load, online, chosen, faster_only=where == "auto")
-    answers: list[Planned] = []
-
-    def ask(images: Tensor) -> Tensor:
-        answers.extend(relay.infer(part) for part in images.split(batch))
-        return torch.cat([answer.outputs for answer in answers])
-
-    logits, left = stay(ask)
-    return {
-        "classes": logits.argmax(1).tolist(),
-        "left": left.nonzero()[:, 0].tolist(),
-        "seconds": sum(answer.seconds for answer in answers),
+    answers, said = _asked(relay.infer, batch, stay)
+    return said | {
         "run_locally": all(answer.plan is None for answer in answers),
         "devices_used": max((answer.plan.devices_used for answer in answers if answer.plan), default=0),
         "events": list(dict.fromkeys(line for answer in answers for line in answer.said)),

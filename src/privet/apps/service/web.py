@@ -140,12 +140,11 @@ def _values(body: bytes, desk: Desk) -> Values:
     try:
         told = json.loads(body)
         values = np.asarray(told["samples"], np.float32)
+        if values.ndim < 2:
+            raise ValueError(values.ndim)
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         desk.refused(TRANSPORT, "wrong")
-        raise InputError("these are no samples", allowed='{"samples": [...]}') from None
-    if values.ndim < 2:
-        desk.refused(TRANSPORT, "wrong")
-        raise InputError("these are no samples", allowed='{"samples": [[...], ...]}')
+        raise InputError("these are no samples", allowed='{"samples": [[...], ...]}') from None
     if values.ndim != 1 + len(shape) and values.ndim == 2 and values.shape[1] == math.prod(shape):
         values = values.reshape(-1, *shape)
     return values
