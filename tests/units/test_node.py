@@ -429,6 +429,12 @@ def test_only_so_much_is_brought_at_once(store, monkeypatch):
             pass
 
 
+def test_a_content_may_become_whole_while_room_is_made_for_another(store):
+    with store._part(DEFAULT, "a") as part:
+        part.symlink_to("nowhere")  # listed in the folder, and gone once it is looked at
+        assert bring(store, b"another one") == 4
+
+
 def test_a_disk_that_is_nearly_full_takes_nothing_more(store, monkeypatch):
     monkeypatch.setattr(exchanges, "SPARE", 1 << 80)
     with pytest.raises(RefusedError, match="nearly full"):
