@@ -11,9 +11,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as _load_bytes
 from safetensors.torch import save as _save_bytes
-from torch import Tensor
+from torch import Tensor, nn
 
-from privet.errors import RunError
+from privet.errors import InputError, RunError
 
 State = dict[str, Tensor]
 """A model's tensors by name, or the difference of two models."""
@@ -94,3 +94,22 @@ def load(path: Path) -> State:
     if path.is_symlink() or not path.is_file():
         raise RunError(f"{path} is not a file", do="give the path of a safetensors file")
     return from_bytes(path.read_bytes())
+
+
+def fill(network: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Gives a network its values.
+
+    Raises:
+        InputError: they are another network's; the first name whose values are missing, unknown or of another shape
+            is named, and the network keeps what it had.
+    """
+    wanted = network.state_dict()
+    for name in sorted({*wanted, *state}):
+        has, wants = (tuple(each[name].shape) if name in each else None for each in (state, wanted))
+        if has != wants:
+            raise InputError(
+                f"{name} has no values" if has is None else f"{name} has values of shape {has}",
+                allowed="no such name" if wants is None else f"shape {wants}",
+                do="take the weights that were saved from this network",
+            )
+    network.load_state_dict(state)

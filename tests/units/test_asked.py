@@ -195,6 +195,12 @@ def test_combinations_that_protect_nothing_are_refused(state) -> None:
         (SecretKey(), None, InputError, "secret-key needs a layer at the service, which runs the bare model"),
         (Prototype(student=STUDENT), None, InputError, "counts its codes, and there is no budget"),
         (Obfnet1(), ANN, RefusedError, "nobody counts what obfnet1 tells"),
+        (
+            Prototype(student=STUDENT),
+            replace(ANN, bits=1.9),
+            RefusedError,
+            "1.9 bits lets no release out: one tells 2;",
+        ),
     ):
         with pytest.raises(error, match=says):
             Way(made(part), state, budget)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from privet import tensors
-from privet.errors import RunError
+from privet.errors import InputError, RunError
 
 STATE = {
     "b.weight": torch.arange(6, dtype=torch.float32).reshape(2, 3),
@@ -121,3 +121,22 @@ class TestFiles:
         for path in (tmp_path / "none", tmp_path, link):
             with pytest.raises(RunError, match="is not a file"):
                 tensors.load(path)
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"0.bias": None}, "0.bias has no values; allowed: shape \\(2,\\); take the weights"),
+        ({"0.weight": torch.zeros(2, 4)}, "0.weight has values of shape \\(2, 4\\); allowed: shape \\(2, 3\\)"),
+        ({"1.bias": torch.zeros(2)}, "1.bias has values of shape \\(2,\\); allowed: no such name"),
+    ],
+)
+def test_values_of_another_network_change_nothing(changed, says) -> None:
+    network = torch.nn.Sequential(torch.nn.Linear(3, 2))
+    before = tensors.clone(network.state_dict())
+    zeros = {name: torch.zeros_like(value) for name, value in before.items()} | changed
+    with pytest.raises(InputError, match=says):
+        tensors.fill(network, {name: value for name, value in zeros.items() if value is not None})
+    assert same(network.state_dict(), before)
+    tensors.fill(network, {"0.weight": torch.zeros(2, 3), "0.bias": torch.zeros(2)})
+    assert not network(torch.ones(1, 3)).any()

@@ -19,7 +19,8 @@ from typing import Any
 from privet.errors import InputError, RefusedError
 from privet.governance.held_log import HeldBook
 
-_SLACK = 1e-9  # sums of logarithms are rounded; so few bits tell nothing
+SLACK = 1e-9
+"""Bits that may be missing: sums of logarithms are rounded, and so few tell nothing."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class BitBook(HeldBook[BitBudget]):
                 raise InputError(f"release {each!r} was paid for with other bits", do="give it an id of its own")
         new = [each for each in dict.fromkeys(releases) if each not in account.releases]
         after = account.spent + bits * len(new) if new else account.spent
-        if not after <= account.budget.bits + _SLACK:
+        if not after <= account.budget.bits + SLACK:
             raise RefusedError(
                 f"{subject}, {purpose!r}: {len(new)} release(s) of {bits:.4g} bits would raise what was told from "
                 f"{account.spent:.4g} to {after:.4g} bits",

@@ -18,13 +18,13 @@ from torch import Tensor, nn
 
 from privet import parts
 from privet.accounting.release_bits import ReleaseBits
-from privet.errors import InputError, RunError
+from privet.errors import InputError
 from privet.inference.obfuscators import Obfuscator, Sides, UserModel
 from privet.models import Model
 from privet.models.cost import multiplications
 from privet.models.fitting import Fitting
 from privet.randomness import Source
-from privet.tensors import clone, load, save
+from privet.tensors import clone, fill, load, save
 
 MODEL, WEIGHTS, OBFUSCATOR = "model.json", "model.safetensors", "obfuscator.json"
 _CHUNK = 1000
@@ -229,11 +229,9 @@ def _weights(at: int) -> str:
 
 def _fill(network: nn.Module, path: Path) -> None:
     try:
-        network.load_state_dict(load(path))
-    except RunError as error:
-        raise InputError(f"{path}: {error.wrong}", do="make the folder again") from None
-    except RuntimeError as error:
-        raise InputError(f"{path} does not fit: {str(error).splitlines()[-1].strip()}") from None
+        fill(network, load(path))
+    except InputError as error:
+        raise InputError(f"{path}: {error.wrong}", allowed=error.allowed, do="make the folder again") from None
 
 
 def _write(path: Path, told: Mapping[str, Any]) -> None:

@@ -17,10 +17,10 @@ import torch
 from torch import nn
 
 from privet import parts
-from privet.errors import InputError, RefusedError, RunError
+from privet.errors import InputError, RefusedError
 from privet.inference.manifest import LONGEST, Manifest, Signed
 from privet.models import Model
-from privet.tensors import from_bytes
+from privet.tensors import fill, from_bytes
 from privet.transport.durable import replace_file, sync_folder
 
 WEIGHTS, MANIFEST, SIGNATURE = "model.safetensors", "version.json", "version.sig"
@@ -120,12 +120,12 @@ def _network(manifest: Manifest, weights: bytes) -> nn.Module:
         )
     network = model.build(manifest.shape, manifest.classes).eval().requires_grad_(False)
     try:
-        network.load_state_dict(from_bytes(weights))
+        fill(network, from_bytes(weights))
         with torch.inference_mode():
             scores = network(torch.zeros(1, *manifest.shape))
-    except (RuntimeError, RunError) as error:
-        why = str(error).splitlines()[-1].strip()
-        raise InputError(f"the weights don't fit {manifest.model.get('name')}: {why[:200]}") from None
+    except (RuntimeError, InputError) as error:
+        why = str(error).splitlines()[-1].strip()[:200]
+        raise InputError(f"the weights don't fit {manifest.model.get('name')}: {why}") from None
     if scores.shape != (1, manifest.classes):
         raise InputError(f"the model gives scores of shape {tuple(scores.shape)}", allowed=f"(n, {manifest.classes})")
     return network

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from privet import parts
 from privet.errors import InputError, RefusedError, RunError
-from privet.governance.bit_budget import BitBook, BitBudget
+from privet.governance.bit_budget import SLACK, BitBook, BitBudget
 from privet.inference.asking import Asker
 from privet.inference.guarded import Guarded
 from privet.inference.memo import Memo
@@ -48,7 +48,7 @@ class Way:
 
     Raises:
         InputError: the obfuscator needs a layer at the service, which runs the bare model, or a budget.
-        RefusedError: there is a budget, and nobody counts the codes.
+        RefusedError: there is a budget, and nobody counts the codes, or it is less than one release tells.
     """
 
     made: Obfuscation
@@ -67,6 +67,13 @@ class Way:
         if self.budget is not None and not counted:
             raise RefusedError(
                 f"nobody counts what {name} tells, so no budget of bits lets it through", do="take a coded obfuscator"
+            )
+        least = min(map(self.made.bits, range(len(self.made.sides))))
+        # Refused before it is written down: a budget that is open is never raised.
+        if self.budget is not None and self.budget.bits < least - SLACK:
+            raise RefusedError(
+                f"a budget of {self.budget.bits:g} bits lets no release out: one tells {least:.4g}",
+                do="give more bits, or take an obfuscator with fewer codes",
             )
 
     @cached_property

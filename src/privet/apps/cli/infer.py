@@ -197,21 +197,19 @@ def _helpers(folder: Path) -> dict[Peer, Client]:
 
 
 def _network(model: str, weights: Path) -> Network:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     from privet import parts
     from privet.errors import InputError, nearest
     from privet.inference.distributed.networks import PAPER, described
+    from privet.tensors import fill, load
 
     if model not in PAPER:
         raise InputError(f"no network called {model!r}", allowed=", ".join(PAPER), do=nearest(model, list(PAPER)))
     table, shape, classes = PAPER[model]
     module = parts.build("models", table).build(shape, classes)
     try:
-        module.load_state_dict(load_file(weights))
-    except (SafetensorError, RuntimeError, OSError) as error:
-        raise InputError(f"{weights} does not fit {model}: {str(error).splitlines()[0]}") from None
+        fill(module, load(weights))
+    except InputError as error:
+        raise InputError(f"{weights} does not fit {model}: {error.wrong}", allowed=error.allowed, do=error.do) from None
     return described(module, shape, model)
 
 

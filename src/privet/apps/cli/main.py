@@ -126,8 +126,9 @@ def _status(arguments: Sequence[str] | None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        return _complain(f"{where}{error.strerror or error}; make room or rights there, or choose another folder", 2)
+        # A write that finds the disk full doesn't say of which file.
+        where, there = (f"{error.filename}: ", " there") if error.filename else ("", "")
+        return _complain(f"{where}{error.strerror or error}; make room or rights{there}, or choose another folder", 2)
 
 
 def _complain(line: str, status: int) -> int:
