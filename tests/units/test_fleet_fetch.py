@@ -7,6 +7,7 @@ import hashlib
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -99,6 +100,14 @@ def test_what_is_there_is_not_asked_for_again(server: Server, tmp_path: Path) ->
     (tmp_path / "file").write_bytes(BODY)
     fetch(server.url, tmp_path / "file", PIN)
     assert server.asked == []
+
+
+def test_two_at_once_bring_it_once(server: Server, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(2) as threads:
+        both = [threads.submit(fetch, server.url, tmp_path / "file", PIN) for _ in range(2)]
+        assert [each.result(10) for each in both] == [tmp_path / "file"] * 2
+    assert len(server.asked) == 1
+    assert left(tmp_path) == ["file"]
 
 
 def test_a_wrong_file_in_its_place_is_replaced(server: Server, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from privet.ledger.catch_up import catch_up
 from privet.ledger.chain import Chain
 from privet.ledger.consensus import Tempo
 from privet.ledger.content import DEFAULT, cid_of, decode_cid, encode_cid
+from privet.ledger.data_keys import DataKeys
 from privet.ledger.encoding import encode
 from privet.ledger.exchange import Exchange, upload
 from privet.ledger.folder_store import FolderStore
@@ -82,6 +84,7 @@ class Running:
         except Exception as error:
             self.errors.append(error)
         del self.room.services[folder.own.peer]
+        node.close()
 
     def remote(self, name, caller=MAKER):
         return Remote(self.room.client(caller, Peer("miner", name), 10 << 20))
@@ -376,6 +379,7 @@ def test_a_disk_that_fails_ends_the_miner(tmp_path):
     )
     with pytest.raises(OSError, match="no space"):
         node.run()
+    node.close()
 
 
 def test_no_duty_forgets():
@@ -422,6 +426,7 @@ def test_only_so_much_is_brought_at_once(store, monkeypatch):
     for data in (b"first one", b"second one", b"third one"):
         bring(store, data)
     assert bring(store, b"first one", 4) == 0  # forgotten: it was the oldest
+    monkeypatch.setattr(exchanges, "_PATIENCE", 0.01)
     with store._part(DEFAULT, "a"), store._part(DEFAULT, "b"):
         with pytest.raises(RefusedError, match="too much"):
             bring(store, b"another one")
@@ -435,10 +440,43 @@ def test_a_content_may_become_whole_while_room_is_made_for_another(store):
         assert bring(store, b"another one") == 4
 
 
+def test_who_brings_what_the_miner_asks_others_for_waits_a_moment(store):
+    data = b"eleven byte"
+    with ThreadPoolExecutor(1) as thread:
+        with store._part(DEFAULT, cid_of(data)):
+            waiting = thread.submit(bring, store, data)
+            time.sleep(0.05)
+            assert not waiting.done()
+            FolderStore(store.folder).put(data)
+        assert waiting.result(5) == len(data)  # it came from elsewhere
+
+
+@pytest.mark.parametrize("kind", [lambda folder: Exchange(folder, Slow, lambda: None), lambda _: DataKeys(Slow, print)])
+def test_closing_waits_for_one_call_and_not_for_all_that_was_wished_for(tmp_path, monkeypatch, kind):
+    made = kind(tmp_path)
+    for data in (b"a", b"b", b"c", b"d"):
+        made.fetch([(DEFAULT, cid_of(data))]) if isinstance(made, Exchange) else made.ask(cid_of(data))
+    started = time.monotonic()
+    made.close()
+    assert not made._thread.is_alive()
+    assert time.monotonic() - started < 2.5  # 4 contents, 3 sources, .4 s a call
+
+
 def test_a_disk_that_is_nearly_full_takes_nothing_more(store, monkeypatch):
     monkeypatch.setattr(exchanges, "SPARE", 1 << 80)
     with pytest.raises(RefusedError, match="nearly full"):
         bring(store, b"a content")
+
+
+class Slow(list):
+    """Three peers that take their time to say that they have nothing."""
+
+    def __init__(self):
+        super().__init__([self] * 3)
+
+    def call(self, method, body, timeout):
+        time.sleep(0.4)
+        raise UnreachableError("nothing")
 
 
 class Silent:

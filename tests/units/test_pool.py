@@ -170,3 +170,21 @@ def test_a_chain_takes_what_it_lists(tmp_path):
     assert len(pool) == 0
     assert chain.state.nonce(key("maker")) == 3
     chain.close()
+
+
+def test_what_a_block_takes_while_its_signature_is_checked_does_not_wait_any_more():
+    chain = Grown()
+    pool = Pool(chain)
+
+    class Slow(Transaction):
+        @property
+        def authentic(self):
+            pool.drop(chain.take(pay(0)))
+            return super().authentic
+
+    late = pay(0)
+    with pytest.raises(RefusedError, match="nonce 0 is stale"):
+        pool.add(Slow(**{name: getattr(late, name) for name in late.__dataclass_fields__}))
+    assert len(pool) == 0
+    assert pool.add(pay(1))
+    assert not pool.add(pay(1))

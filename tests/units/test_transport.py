@@ -273,6 +273,25 @@ def test_a_listener_comes_back_after_its_connection_is_lost_and_only_so_many_are
     other.close()
 
 
+def test_a_listener_that_is_closed_while_it_connects_leaves_no_connection(server):
+    client, listeners = dial(server), []
+
+    class Late:
+        peer = client.peer
+
+        def stream(self, frames):
+            wait_for(lambda: listeners)
+            threading.Thread(target=listeners[0].close).start()
+            wait_for(listeners[0]._closed.is_set)
+            time.sleep(0.05)  # what closes it has seen that there is no call yet
+            return client.stream(frames)
+
+    listeners.append(Listener(Late(), SERVICE))
+    listeners[0]._thread.join(4)
+    assert not listeners[0]._thread.is_alive()
+    client.close()
+
+
 def test_who_waits_for_a_listener_that_goes_is_told(server):
     client = dial(server)
     listener = Listener(client, SERVICE)

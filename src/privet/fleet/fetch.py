@@ -6,6 +6,7 @@ its pinned sha256 and then renamed: a file at its place is always the whole, rig
 
 from __future__ import annotations
 
+import fcntl
 import gzip
 import hashlib
 import http.client
@@ -14,6 +15,7 @@ import urllib.error
 import urllib.request
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -112,8 +114,11 @@ def fetch(
             return path
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(path.name + ".part")
-        _download(url, part, by_hand, largest, timeout, progress)
-        return _settle(part, path, sha256, _unpacks(url, path), largest, f"{url} is not the pinned file", by_hand)
+        with _alone(path.parent):
+            if path.is_file() and _digest(path) == sha256:  # another process brought it
+                return path
+            _download(url, part, by_hand, largest, timeout, progress)
+            return _settle(part, path, sha256, _unpacks(url, path), largest, f"{url} is not the pinned file", by_hand)
     except OSError as error:
         raise DataError(
             f"can't write {path} ({error.strerror or error})", do="make room or choose another folder"
@@ -122,6 +127,17 @@ def fetch(
 
 def _unpacks(url: str, path: Path) -> bool:
     return urlsplit(url).path.endswith(".gz") and path.suffix != ".gz"
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Runs a block while no other process brings a file to a folder; waits for one that does."""
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(number)
 
 
 def _digest(path: Path) -> str:

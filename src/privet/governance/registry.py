@@ -245,7 +245,8 @@ class Verdicts(Generic[Who]):
 
     def close(self) -> None:
         """Closes the registry's file."""
-        self._database.close()
+        with self._lock:
+            self._database.close()
 
 
 def _member(row: Sequence[Any]) -> Member:

@@ -38,6 +38,7 @@ class DataKeys:
         self._keys: dict[str, list[bytes]] = {}
         self._asked: dict[str, float] = {}
         self._wanted: queue.Queue[str | None] = queue.Queue(maxsize=_MOST)
+        self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="privet-data-keys", daemon=True)
         self._thread.start()
 
@@ -54,14 +55,17 @@ class DataKeys:
 
     def close(self) -> None:
         """Asks nobody any more."""
-        with contextlib.suppress(queue.Full):
+        self._closed.set()
+        with contextlib.suppress(queue.Full):  # who has enough to do looks at the event
             self._wanted.put_nowait(None)
         self._thread.join(_TIMEOUT)
 
     def _run(self) -> None:
-        while (address := self._wanted.get()) is not None:
+        while (address := self._wanted.get()) is not None and not self._closed.is_set():
             body, told = encode({"cid": decode_cid(address)}), list[bytes]()
             for client in self._sources():
+                if self._closed.is_set():
+                    return
                 # Who is away or has none is followed by the next; all are asked, since one may send a wrong key.
                 with contextlib.suppress(PrivetError):
                     if 0 < len(found := client.call("data-key", body, _TIMEOUT)) <= LONGEST:

@@ -32,6 +32,7 @@ SPARE = 1 << 28
 _UNDER_WAY = 64
 _AGAIN = 1.0
 _TIMEOUT = 20.0
+_PATIENCE = 5.0
 
 Wanted = tuple[str, str]
 """Profile and address of a content."""
@@ -59,7 +60,7 @@ class Exchange:
     def __init__(self, folder: Path, sources: Callable[[], Iterable[Client]], arrived: Callable[[], None]) -> None:
         self.folder, self._sources, self._arrived = folder, sources, arrived
         self._parts = folder / ".parts"
-        self._guard = threading.Lock()
+        self._guard, self._closed = threading.Condition(), threading.Event()
         self._wanted: queue.Queue[Wanted | None] = queue.Queue(maxsize=1000)
         self._asked: dict[Wanted, float] = {}
         self._busy: set[str] = set()
@@ -87,7 +88,8 @@ class Exchange:
 
     def close(self) -> None:
         """Fetches nothing more."""
-        with contextlib.suppress(queue.Full):
+        self._closed.set()
+        with contextlib.suppress(queue.Full):  # who has enough to do looks at the event
             self._wanted.put_nowait(None)
         self._thread.join(_TIMEOUT)
 
@@ -107,6 +109,8 @@ class Exchange:
         if store.has(address):
             return brought["size"].to_bytes(8, "big")  # type: ignore[no-any-return]
         with self._part(brought["profile"], address) as part:
+            if store.has(address):  # since then
+                return brought["size"].to_bytes(8, "big")  # type: ignore[no-any-return]
             at = part.stat().st_size if part.exists() else 0
             if brought["offset"] == at and at + len(brought["bytes"]) <= brought["size"]:
                 with part.open("ab") as file:
@@ -119,11 +123,13 @@ class Exchange:
     # Fetching
 
     def _run(self) -> None:
-        while (one := self._wanted.get()) is not None:
+        while (one := self._wanted.get()) is not None and not self._closed.is_set():
             store, address = FolderStore(self.folder, one[0]), one[1]
             if store.has(address):
                 continue
             for client in self._sources():
+                if self._closed.is_set():
+                    return
                 # Whoever hasn't got it, or sends something else, is followed by the next.
                 with contextlib.suppress(PrivetError, OSError):
                     self._download(client, store, address)
@@ -154,11 +160,16 @@ class Exchange:
 
     @contextlib.contextmanager
     def _part(self, profile: str, address: str) -> Any:
-        """Gives the file of what has come so far to one thread at a time."""
+        """Gives the file of what has come so far to one thread at a time.
+
+        Raises:
+            RefusedError: another thread has had it for long, or there is no room for another one.
+        """
         name = f"{profile}-{address}"
         with self._guard:
             self._parts.mkdir(parents=True, exist_ok=True)
-            if name in self._busy:
+            # Others are soon done: they ask peers who haven't got it, or write a piece.
+            if not self._guard.wait_for(lambda: name not in self._busy, _PATIENCE):
                 raise RefusedError(f"{address} is being brought", do="wait for it")
             if shutil.disk_usage(self._parts).free < SPARE:
                 raise RefusedError("the disk of this miner is nearly full", do="bring it to another miner")
@@ -170,6 +181,7 @@ class Exchange:
         finally:
             with self._guard:
                 self._busy.discard(name)
+                self._guard.notify_all()
 
     def _make_room(self) -> None:
         # The busy ones are left alone, not even looked at: their threads take them away without the guard.

@@ -144,13 +144,13 @@ class Node:
         duty: Callable[[Chain, Path], Duty] = lambda chain, contents: NoDuty(contents),
         tempo: Tempo = IDLE,
     ) -> None:
+        signs = SignState(storage, chain.genesis, secret, chain.state.height)  # refuses before any thread runs
         self.chain, self.links, self.stopped = chain, links, ""
         self.pool = Pool(chain)
         self.contents = Exchange(chain.folder / CONTENTS, self._clients, self.look)
         self.duty = duty(chain, chain.folder / CONTENTS)
         self.data_keys = DataKeys(self._clients, self.look)
         self.duty.ask = self.data_keys.ask
-        signs = SignState(storage, chain.genesis, secret, chain.state.height)
         self.miner = Consensus(
             chain,
             secret,
@@ -190,9 +190,7 @@ class Node:
             RefusedError: it is stale, not authentic, ..., or too much waits.
         """
         if transaction.kind not in FINDINGS:
-            known = len(self.pool)
-            self.pool.add(transaction)
-            if len(self.pool) == known:
+            if not self.pool.add(transaction):
                 return
             self.contents.fetch(self.contents.missing([transaction]))
         if spread:
@@ -201,15 +199,15 @@ class Node:
 
     def look(self) -> None:
         """Has the state machine look again, since something arrived that it may have waited for."""
-        if not self._events.full():
-            self._events.put(Look())
+        with contextlib.suppress(queue.Full):  # it will look anyway
+            self._events.put_nowait(Look())
 
     def stop(self) -> None:
         """Ends :meth:`run` within a fraction of a second; may be called by a signal's handler."""
         self._ending.set()
 
     def close(self) -> None:
-        """Closes the chain and what sends and fetches; :meth:`run` does."""
+        """Closes the chain and what sends and fetches, in order once nobody calls any more."""
         if not self._closed:
             self._closed = True
             self.links.close()
@@ -220,17 +218,14 @@ class Node:
     # The thread that owns the state machine
 
     def run(self) -> None:
-        """Works until :meth:`stop`; leaves the chain closed in order.
+        """Works until :meth:`stop`.
 
         Raises:
             OSError: the disk failed; the miner must be started anew.
         """
-        try:
-            self._handle(Start())
-            while not self._ending.is_set():
-                self._step()
-        finally:
-            self.close()
+        self._handle(Start())
+        while not self._ending.is_set():
+            self._step()
 
     def _step(self) -> None:
         now = time.monotonic()

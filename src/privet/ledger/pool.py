@@ -52,30 +52,28 @@ class Pool:
     def __len__(self) -> int:
         return self._count
 
-    def add(self, transaction: Transaction) -> None:
-        """Lets a transaction wait; one that waits already is no error.
+    def add(self, transaction: Transaction) -> bool:
+        """Lets a transaction wait; returns False if it waits already.
 
         Raises:
             InputError: it is longer than a transaction may be.
             RefusedError: it is for another chain, not authentic, stale or too far ahead, its nonce is taken by another
                 that the chain could still take, or the pool is full.
         """
-        state, size = self._chain.state, len(transaction.encode())
+        size = len(transaction.encode())
         if size > MAX_BYTES:
             raise InputError(f"a transaction of {size} bytes is oversize", allowed=f"up to {MAX_BYTES}")
-        if transaction.chain != state.genesis.hash:
+        if transaction.chain != self._chain.state.genesis.hash:
             raise RefusedError("the transaction is for another chain")
-        due = state.nonce(transaction.sender)
-        if not due <= transaction.nonce < due + self._each:
-            why = "stale" if transaction.nonce < due else "too far ahead"
-            raise RefusedError(f"nonce {transaction.nonce} is {why}", allowed=f"{due} to {due + self._each - 1}")
+        self._check_nonce(transaction)
         if not transaction.authentic:
             raise RefusedError("the signature is not the sender's")
         with self._guard:
+            state = self._check_nonce(transaction)  # again: since then a block may have taken it, and been dropped
             before = self._waiting.get(transaction.sender, {}).get(transaction.nonce)
             if before is not None:
                 if before[0].id == transaction.id:
-                    return
+                    return False
                 if _wanted(state, before[0]):
                     raise RefusedError(f"another transaction with nonce {transaction.nonce} waits", do="wait for it")
                 self._remove(transaction.sender, transaction.nonce)
@@ -85,6 +83,7 @@ class Pool:
             own[transaction.nonce] = (transaction, size, state.height)
             self._count += 1
             self.bytes += size
+        return True
 
     def listed(self, state: State, most: int = BLOCK, most_bytes: int = BLOCK_BYTES) -> list[Transaction]:
         """Returns what could come into the next block: each sender's in the order of nonces, without gaps.
@@ -138,6 +137,14 @@ class Pool:
                 ]
                 for sender, nonce in old:
                     self._remove(sender, nonce)
+
+    def _check_nonce(self, transaction: Transaction) -> State:
+        state = self._chain.state
+        due = state.nonce(transaction.sender)
+        if not due <= transaction.nonce < due + self._each:
+            why = "stale" if transaction.nonce < due else "too far ahead"
+            raise RefusedError(f"nonce {transaction.nonce} is {why}", allowed=f"{due} to {due + self._each - 1}")
+        return state
 
     def _remove(self, sender: bytes, nonce: int) -> None:
         _, size, _ = self._waiting[sender].pop(nonce)

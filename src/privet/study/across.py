@@ -32,6 +32,14 @@ LOOK = 0.5
 """Seconds between two looks whether devices have joined."""
 
 
+def told_of_edge(fleet: Path) -> dict[str, int]:
+    """Returns port and process of a fleet's edge server; nothing while none is up."""
+    try:
+        return dict(json.loads((fleet / EDGE).read_text()))
+    except FileNotFoundError:  # looked for before it is read, it could end in between
+        return {}
+
+
 @dataclass(frozen=True)
 class Across:
     """How a run reaches devices on other machines.
@@ -99,8 +107,7 @@ class Across:
 
     def _edge(self) -> int:
         """Returns the port of the edge server; 0 while none is up."""
-        path = self.fleet / EDGE
-        return int(json.loads(path.read_text())["port"]) if path.is_file() else 0
+        return told_of_edge(self.fleet).get("port", 0)
 
     def _link(self) -> Link:
         from privet.engines.flower.environment import prepare_flower

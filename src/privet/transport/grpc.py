@@ -313,6 +313,8 @@ class Listener:
             replies: queue.Queue[bytes | None] = queue.Queue()
             try:
                 self._call = self._client.stream(iter(replies.get, None))
+                if self._closed.is_set():  # by a thread that saw the call before this one
+                    self._call.cancel()
                 for frame in self._call:
                     replies.put(self._reply(frame))
             except (grpc.RpcError, ValueError):

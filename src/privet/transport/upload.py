@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -108,6 +109,7 @@ class Inbox:
         self, folder: Path, done: Callable[[bytes, str], None], *, largest: int = 2**28, most: int = 4
     ) -> None:
         self.folder, self._done, self._largest, self._most = folder, done, largest, most
+        self._guard = threading.Lock()
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def answer(self, method: str, body: bytes) -> bytes:
@@ -117,10 +119,11 @@ class Inbox:
             InputError: it is malformed, or the chunk is not the one that was listed.
             RefusedError: the upload is too large.
         """
-        if method == "offer":
-            return json.dumps(self._offer(body)).encode()
-        if method == "chunk":
-            return self._chunk(body)
+        with self._guard:  # a call that was tried again may run beside the first
+            if method == "offer":
+                return json.dumps(self._offer(body)).encode()
+            if method == "chunk":
+                return self._chunk(body)
         raise InputError("an upload knows two calls", allowed="offer, chunk")
 
     def _offer(self, listed: bytes) -> list[int]:

@@ -54,7 +54,7 @@ class Agent:
         Raises:
             RefusedError: another agent works in this folder, or the coordinator lets the device in no more.
         """
-        with alone(self.folder):
+        with alone(self.folder, patience=1.0):  # `status` holds it too, for a moment
             keeper = threading.Thread(target=self._keep_certificate, args=(stop,), name="certificate", daemon=True)
             keeper.start()
             try:
@@ -125,17 +125,26 @@ def status(folder: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path, patience: float = 0.0) -> Iterator[None]:
     """Keeps other agents out of a device's folder; the lock ends with the process, however that ends.
+
+    Args:
+        folder: of the device.
+        patience: seconds for which to try again.
 
     Raises:
         RefusedError: an agent is at work there.
     """
+    until = time.monotonic() + patience
     with (folder / "agent.lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise RefusedError(f"an agent is at work in {folder}", do="end it first") from None
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if time.monotonic() >= until:
+                    raise RefusedError(f"an agent is at work in {folder}", do="end it first") from None
+            time.sleep(0.05)
         yield
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -26,7 +25,7 @@ from privet.engines.flower.environment import prepare_flower
 from privet.errors import PrivetError, RunError, UnreachableError
 from privet.governance.enrolment import COORDINATOR, Fleet
 from privet.governance.registry import Verdicts
-from privet.study.across import EDGE, LINK
+from privet.study.across import EDGE, LINK, told_of_edge
 from privet.transport.certificates import host_of
 
 if TYPE_CHECKING:
@@ -149,8 +148,8 @@ class Services:
         Raises:
             UnreachableError: it ended, or is not up in time.
         """
-        until, told = time.monotonic() + patience, self.folder / EDGE
-        while self._edge is not None and not (told.is_file() and json.loads(told.read_text())["pid"] == self._edge.pid):
+        until = time.monotonic() + patience
+        while self._edge is not None and told_of_edge(self.folder).get("pid") != self._edge.pid:
             if self._edge.poll() is not None or time.monotonic() > until:
                 raise UnreachableError("the edge server does not come up", do=f"read {self.folder / 'edge.log'}")
             time.sleep(0.1)

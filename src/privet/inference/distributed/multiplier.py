@@ -90,7 +90,8 @@ class Helper:
 
     def _hello(self, peer: Peer, body: bytes) -> bytes:
         own = f"{peer} "
-        keys = {name.removeprefix(own): number for name, number in self._highest.items() if name.startswith(own)}
+        with self._guard:
+            keys = {name.removeprefix(own): number for name, number in self._highest.items() if name.startswith(own)}
         return packed({"keys": keys, "speed": self._speed})
 
     def _lacks(self, peer: Peer, body: bytes) -> bytes:
