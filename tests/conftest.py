@@ -6,9 +6,15 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
+from integration.loopback_example import loopback
 
 from privet.apps.cli.main import main
 from privet.engines.in_process import threads
+
+# How long an example takes tells of the machine, not of the code: a busy one would fail tests by chance.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 
 @pytest.fixture(autouse=True)
@@ -22,6 +28,12 @@ def one_thread() -> Iterator[None]:
     """Runs a test with one torch thread; ``pytestmark = pytest.mark.usefixtures("one_thread")`` asks for it."""
     with threads(1):
         yield
+
+
+@pytest.fixture
+def port() -> int:
+    """A port for what starts later: it stays free, since no other test and no outgoing connection gets it."""
+    return int(loopback.free_ports())
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ send noisy features to the edge server's process, which trains their heads and s
 from __future__ import annotations
 
 import argparse
+import atexit
 import json
 import os
 import signal
@@ -33,7 +34,6 @@ SETTINGS = (
     "evidence.centralised=false",
     "attacks=[]",
 )
-_CLAIMS: list[socket.socket] = []
 
 
 def free_ports() -> int:
@@ -52,7 +52,7 @@ def free_ports() -> int:
             except OSError:
                 claim.close()
                 continue
-            _CLAIMS.append(claim)
+            atexit.register(claim.close)
             return first
     raise OSError("no four free ports in a row")
 

@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Literal, TypeVar, cast, dataclass_transform
 from pydantic import ConfigDict, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
-from privet.errors import PartError, nearest
+from privet.errors import PartError, PrivetError, nearest
 
 FAMILIES: dict[str, str] = {
     "aggregators": "privet.aggregation",
@@ -93,6 +93,10 @@ def _advise(cls: type, error: ValidationError) -> PartError:
         )
     if first["type"] == "missing":
         return PartError(f"{name_of(cls)}.{field} is missing", do=f"give {name_of(cls)} its {field}")
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, PrivetError):  # a part in a field, or a check of the part's own: it advises already
+        where = f"{name_of(cls)}.{field}: " if field else ""
+        return PartError(where + cause.wrong, allowed=cause.allowed, do=cause.do)
     return PartError(f"{name_of(cls)}.{field}: {first['msg']}, not {first.get('input')!r}")
 
 
@@ -141,6 +145,8 @@ def find(family: str, name: str) -> type[Any]:
         PartError: no such family or part; the advice names the nearest one.
     """
     folder = _folder(family)
+    if not isinstance(name, str):  # a plan or a setting may hold anything
+        raise PartError(f"no {family} part called {name!r}", allowed="a name")
     if name.replace("-", "_").isidentifier():
         try:
             cls = _class_in(f"{folder}.{name.replace('-', '_')}")

@@ -100,8 +100,8 @@ def fill(network: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Gives a network its values.
 
     Raises:
-        InputError: they are another network's; the first name whose values are missing, unknown or of another shape
-            is named, and the network keeps what it had.
+        InputError: they are another network's, or no numbers; the first name whose values are missing, unknown, of
+            another shape, infinite or NaN is named, and the network keeps what it had.
     """
     wanted = network.state_dict()
     for name in sorted({*wanted, *state}):
@@ -112,4 +112,6 @@ def fill(network: nn.Module, state: Mapping[str, Tensor]) -> None:
                 allowed="no such name" if wants is None else f"shape {wants}",
                 do="take the weights that were saved from this network",
             )
+        if not torch.isfinite(state[name]).all():
+            raise InputError(f"{name} has values that are infinite or no numbers", do="train it again")
     network.load_state_dict(state)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from loopback_example import loopback
 
 from privet.aggregation.exact import aggregate, quantise, to_bytes
 from privet.crypto.signatures import public_key
@@ -73,11 +73,8 @@ class Client:
 
     @staticmethod
     def _found(folder: Path) -> Any:
-        with socket.socket() as a, socket.socket() as b, socket.socket() as c, socket.socket() as d:
-            for each in (a, b, c, d):
-                each.bind(("127.0.0.1", 0))
-            ports = [each.getsockname()[1] for each in (a, b, c, d)]
-        return found(folder, [register(folder / f"m{at}", f"m{at}", f"127.0.0.1:{ports[at]}") for at in range(4)], "x")
+        port = loopback.free_ports()
+        return found(folder, [register(folder / f"m{at}", f"m{at}", f"127.0.0.1:{port + at}") for at in range(4)], "x")
 
     def bring(self, at: int, content: bytes) -> bytes:
         path = self.folder / "content"
@@ -162,7 +159,9 @@ def test_four_processes_settle_two_rounds_and_name_the_one_that_lies(client: Cli
     client.wait(lambda state: len(state.falsehoods()) == 2)
     assert client.replay.state.falsehoods() == [f"{liar.hex()}/1/{round}/model" for round in (1, 2)]
     assert [client.replay.state.reputation(public_key(home)) for home in HOMES] == [7, 7, 7]
-    assert FolderStore(client.folder / "m0" / "ledger" / "store").get(cid_of(model)) == model
+    store = FolderStore(client.folder / "m0" / "ledger" / "store")
+    client.wait(lambda _: store.has(cid_of(model)))  # who had no need to vote fetches the model once it is final
+    assert store.get(cid_of(model)) == model
     assert sorted(path.name for path in (client.folder / "m0" / "epochs").iterdir())[-1] == "epoch-3.key"
     update_cid: Any = client.replay.state.entries["update/1/2/0"]
     with pytest.raises(RefusedError, match="is no miner"):

@@ -117,7 +117,7 @@ class TestEveryAggregator:
         assert straight.memory.keys() == again.memory.keys()
         assert all(torch.equal(straight.memory[name], value) for name, value in again.memory.items())
 
-    @settings(max_examples=25, deadline=None, derandomize=True)
+    @settings(max_examples=25, derandomize=True)
     @given(
         seed=st.integers(0, 2**32),
         size=st.sampled_from([0.0, 3.0, 30.0, 1e3, 1e15, 1e30]),
@@ -178,7 +178,7 @@ class TestEveryAggregator:
         update = torch.randn(5)
         assert rule.prepare(update, 1) is update
 
-    @settings(max_examples=40, deadline=None, derandomize=True)
+    @settings(max_examples=40, derandomize=True)
     @given(seed=st.integers(0, 2**32), norm=st.sampled_from(["l1", "l2", "linf"]))
     def test_the_claimed_bound_holds(self, rule: Aggregator, seed: int, norm: Any) -> None:
         clip = Clip(1.0, norm)
@@ -231,7 +231,7 @@ class TestMeanBound:
 
 @pytest.mark.parametrize("rule", ROBUST, ids=repr)
 class TestRobustRules:
-    @settings(max_examples=20, deadline=None, derandomize=True)
+    @settings(max_examples=20, derandomize=True)
     @given(seed=st.integers(0, 2**32), size=st.sampled_from([1e3, 1e15, 1e30]))
     def test_huge_outliers_leave_the_result_among_the_honest(self, rule: Aggregator, seed: int, size: float) -> None:
         updates, weights = random_updates(seed)
@@ -249,7 +249,7 @@ class TestRobustRules:
 
 
 class TestDistances:
-    @settings(max_examples=30, deadline=None, derandomize=True)
+    @settings(max_examples=30, derandomize=True)
     @given(seed=st.integers(0, 2**32), offset=st.sampled_from([0.0, 1.0, 1e4]), scale=st.sampled_from([1e-6, 1.0, 1e6]))
     def test_they_are_those_of_the_definition(self, seed: int, offset: float, scale: float) -> None:
         updates = (random_updates(seed)[0].double() + offset) * scale
@@ -283,7 +283,7 @@ def slow_scores(updates: list[list[float]], byzantine: int) -> list[float]:
 
 
 class TestTwins:
-    CASES = settings(max_examples=40, deadline=None, derandomize=True)
+    CASES = settings(max_examples=40, derandomize=True)
     SEEDS = st.integers(0, 2**32)
 
     @CASES

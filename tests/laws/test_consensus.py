@@ -80,7 +80,7 @@ def others(name):
 # Random schedules
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=25, derandomize=True)
 @given(seed=st.integers(0, 2**32), count=st.sampled_from((4, 5, 7)))
 def test_random_schedules_never_certify_two_blocks_and_go_on_after_healing(seed, count):
     trial = Trial(consortium(count), random.Random(seed))  # noqa: S311 - a schedule

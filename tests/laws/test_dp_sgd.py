@@ -148,8 +148,9 @@ def noise_of(protocol: DpSgd) -> Tensor:
 )
 def test_every_step_adds_the_noise_that_its_claim_names(fields: dict, deviation: float) -> None:
     made = noise_of(DpSgd(batch_size=ROWS, **fields))
-    assert kstest(made.numpy() / deviation, "norm").pvalue > 1e-4
-    assert float(made.std()) == pytest.approx(deviation, rel=0.03)
+    # The noise comes from the operating system, so each run draws anew: a right one fails once in ten million.
+    assert kstest(made.numpy() / deviation, "norm").pvalue > 1e-7
+    assert float(made.std()) == pytest.approx(deviation, rel=0.05)
 
 
 def promise_of(rows: tuple[int, ...] = (6000,), replies: int = 10, **fields) -> Promise:

@@ -126,7 +126,7 @@ class TestEveryMechanism:
         assert parts.build("mechanisms", parts.to_table(mechanism)) == mechanism
 
     @pytest.mark.parametrize(("unit", "relation"), CASES)
-    @settings(max_examples=12, deadline=None, derandomize=True)
+    @settings(max_examples=12, derandomize=True)
     @given(
         seed=st.integers(0, 2**32),
         dimension=st.integers(1, 4),
@@ -148,7 +148,7 @@ class TestEveryMechanism:
         holds(change_of(mechanism, value, neighbour, rows, sensitivity), sensitivity, 1e-9)
 
     @pytest.mark.parametrize("unit", ["record", "device"])
-    @settings(max_examples=12, deadline=None, derandomize=True)
+    @settings(max_examples=12, derandomize=True)
     @given(seed=st.integers(0, 2**32), step=st.floats(1e-3, 10))
     def test_a_bound_from_before_is_carried_on_rightly(
         self, mechanism: Mechanism, unit: Unit, seed: int, step: float

@@ -228,7 +228,7 @@ def matching_in_class(chances: Tensor, labels: Tensor) -> float:
     return found / len(chances)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 60), st.integers(1, 12), st.integers(1, 5), st.booleans(), st.integers(0, 2**31))
 def test_matching_never_beats_the_bound(records: int, codes: int, classes: int, random: bool, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)

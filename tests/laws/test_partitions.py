@@ -76,7 +76,7 @@ def test_more_devices_than_rows_is_refused(name: str) -> None:
         make(name).split(rows(12), 13, seeded(1))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     alpha=st.floats(1e-3, 1e4),
     devices=st.integers(1, 20),

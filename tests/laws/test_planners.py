@@ -83,7 +83,7 @@ def checked(answer: Plan | Rejection, left: Remaining) -> None:
 
 
 @pytest.mark.parametrize("name", ["distprivacy", "fused"])
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, derandomize=True)
 @given(fleet=fleets(), which=st.lists(st.sampled_from(MORE), min_size=1, max_size=4))
 def test_requests_one_after_the_other_keep_every_constraint(name: str, fleet: Fleet, which: list[Workload]) -> None:
     left = fleet.fresh()
@@ -94,7 +94,7 @@ def test_requests_one_after_the_other_keep_every_constraint(name: str, fleet: Fl
             left = left.without(answer.usage)
 
 
-@settings(max_examples=12, deadline=None, derandomize=True)
+@settings(max_examples=12, derandomize=True)
 @given(fleet=fleets(), load=st.sampled_from([*LOADS, tiny()]))
 def test_the_exact_planner_keeps_every_constraint_and_loses_to_nobody(fleet: Fleet, load: Workload) -> None:
     left = fleet.fresh()

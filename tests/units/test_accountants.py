@@ -114,7 +114,7 @@ class TestSampling:
 
 
 class TestComposition:
-    @settings(max_examples=10, deadline=None, derandomize=True)
+    @settings(max_examples=10, derandomize=True)
     @given(noise=st.floats(0.1, 50), count=st.integers(1, 300), delta=st.sampled_from([1e-3, 1e-6]))
     def test_every_accountant_is_above_what_the_finest_says(self, noise: float, count: int, delta: float) -> None:
         best, _ = epsilon(Laplace(noise), delta, count=count)

@@ -4,6 +4,7 @@ stays."""
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import stat
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from privet.errors import InputError, RefusedError, RunError
 from privet.governance import BitBudget
 from privet.inference.asking import Asker, told
 from privet.inference.manifest import Manifest, Signed
+from privet.inference.memo import Memo
 from privet.inference.obfuscation import Obfuscation, Trained
 from privet.inference.obfuscators.noised import Noised
 from privet.inference.obfuscators.obfnet1 import Obfnet1
@@ -58,11 +60,11 @@ def made(obfuscator=None, count: int = 1, seed: int = 0) -> Obfuscation:
 class Service:
     """The other end of a line: keeps what it was sent and answers with the model."""
 
-    def __init__(self, model: Trained | None = None) -> None:
+    def __init__(self, model: Trained | None = None, span: tuple[float, float] | None = None) -> None:
         self.model, self.received = model or trained(), []
         weights = hashlib.sha256(to_bytes(self.model.network.state_dict())).hexdigest()
         table = parts.to_table(self.model.model)
-        manifest = Manifest("v1", "2026-01-01T00:00:00Z", table, SHAPE, self.model.classes, None, weights)
+        manifest = Manifest("v1", "2026-01-01T00:00:00Z", table, SHAPE, self.model.classes, span, weights)
         self.signed, self.fails = Signed.make(manifest, bytes(range(32))), False
 
     def call(self, method: str, body: bytes, patience: float) -> bytes:
@@ -142,8 +144,8 @@ def test_a_device_picks_one_obfuscator_for_ever(service, tmp_path, samples) -> N
     for device in range(12):
         folder = tmp_path / str(device)
         folder.mkdir()
-        for name in (MEMO, BITS):
-            (folder / name).touch()
+        Memo.found(folder / MEMO)
+        (folder / BITS).touch()
         (folder / SECRET).write_bytes(bytes([device]) * 32)
         (folder / SECRET).chmod(0o600)
         service.received.clear()
@@ -244,18 +246,55 @@ def test_what_does_not_fit_is_found_before_anything_is_paid(service, state, samp
     broken = samples.clone()
     broken[0, 0, 0, 0] = math.nan
     for wrong, says in (
-        (samples[:, :, :1], "samples of shape"),
+        (samples[:, :, :1], r"samples of shape \(5, 1, 1, 3\); allowed: \(n, 1, 2, 3\)"),
         (samples[:0], "samples of shape"),
         (broken, "NaN"),
     ):
         with pytest.raises(InputError, match=says):
             device.ask(Asker(service), wrong)
+    with pytest.raises(InputError, match="out of range; allowed: 0 to 1"):
+        device.ask(Asker(Service(span=(0.0, 1.0))), samples + 1)
+    scaled = made()
+    scaled = replace(scaled, trained=replace(scaled.trained, about={"reach": 1.0}))
+    with pytest.raises(InputError, match="values up to 255, where the model learned from values up to 1;"):
+        Device(Way(scaled, state, ANN)).ask(Asker(service), samples.sign().abs() * 255)
     with pytest.raises(InputError, match=r"the obfuscator is for inputs .* of 4 classes; allowed: .* and 7"):
         device.ask(Asker(Service(trained(classes=7))), samples)
     with pytest.raises(InputError, match="the own model is for"):
         Device(own=trained(classes=3), sure=0.5).ask(Asker(service), samples)
     assert service.received == []
     assert not state.exists()
+
+
+def test_a_state_that_lost_its_end_or_was_emptied_is_refused(service, state, samples) -> None:
+    device = Device(Way(made(), state, ANN))
+    device.ask(Asker(service), samples[:2])
+    whole = (state / BITS).read_bytes()
+    lines = whole.splitlines(keepends=True)
+    for kept in (b"", b"".join(lines[:1]), b"".join(lines[:2]), whole[:-5]):
+        (state / BITS).write_bytes(kept)
+        with pytest.raises(RunError, match="has lost records: what was spent can't be told; restore"):
+            device.ask(Asker(service), samples[:3])
+    (state / BITS).write_bytes(whole)
+    assert device.ask(Asker(service), samples[:3]).bits == 2.0
+    (state / MEMO).write_bytes(b"")
+    with pytest.raises(RunError, match="holds no releases; restore"):
+        device.ask(Asker(service), samples[:1])
+    assert len(service.received) == 2
+
+
+def test_a_payment_that_is_ahead_of_the_memo_is_no_loss(service, state, samples, monkeypatch) -> None:
+    device = Device(Way(made(), state, ANN))
+    device.ask(Asker(service), samples[:1])
+
+    def crashed(*_: object) -> None:
+        raise OSError("gone")
+
+    monkeypatch.setattr(Memo, "once", crashed)  # behind the payment
+    with pytest.raises(OSError, match="gone"):
+        device.ask(Asker(service), samples[:2])
+    monkeypatch.undo()
+    assert device.ask(Asker(service), samples[:2]).bits == 0.0
 
 
 def test_a_secret_that_is_lost_damaged_or_open_is_refused(service, state, samples) -> None:
@@ -276,6 +315,25 @@ def test_a_secret_that_is_lost_damaged_or_open_is_refused(service, state, sample
     refused(InputError, "is missing")  # what was paid is there
     assert (state / BITS).exists()
     assert len(service.received) == 1
+
+
+def test_what_was_paid_can_be_looked_at(service, state, samples, call) -> None:
+    Device(Way(made(), state, ANN)).ask(Asker(service), samples[:2])
+    Device(Way(made(), state, replace(ANN, purpose="faults", bits=3.0))).ask(Asker(service), samples[2:3])
+    kept = (state / BITS).read_bytes()
+    status, out, _ = call("obfuscate", "spent", state)
+    assert status == 0
+    assert out.splitlines() == [
+        "ann, digits: 4 of 12 bits were paid, 8 are left",
+        "ann, faults: 2 of 3 bits were paid, 1 are left",
+    ]
+    told = json.loads(call("obfuscate", "spent", state, "--json")[1])["accounts"]
+    assert told[1] == {"subject": "ann", "purpose": "faults", "bits": 3.0, "spent": 2.0, "left": 1.0}
+    assert (state / BITS).read_bytes() == kept
+    (state / BITS).write_bytes(b"")
+    status, out, err = call("obfuscate", "spent", state)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert "has lost records" in err
 
 
 @pytest.mark.parametrize("lost", [MEMO, BITS])

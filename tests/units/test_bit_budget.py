@@ -110,7 +110,7 @@ def test_records_of_other_kinds_cost_nothing(path: Path) -> None:
         assert book.spent("ann", "digits") == 0.0
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.floats(0, 6)), max_size=8))
 def test_it_is_never_exceeded_whatever_comes(asked: list[tuple[str, float]]) -> None:
     with tempfile.TemporaryDirectory() as folder:

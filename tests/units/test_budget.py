@@ -42,7 +42,7 @@ def path(tmp_path: Path) -> Path:
 
 
 class TestFilter:
-    @settings(max_examples=15, deadline=None, derandomize=True)
+    @settings(max_examples=15, derandomize=True)
     @given(
         asked=st.lists(st.tuples(st.integers(0, 5), EVENTS, st.integers(1, 20)), max_size=12),
         delta=st.sampled_from([0.0, 1e-5]),
@@ -142,7 +142,7 @@ class TestReleases:
 
 
 class TestCrashes:
-    @settings(max_examples=25, deadline=None, derandomize=True)
+    @settings(max_examples=25, derandomize=True)
     @given(cut=st.floats(0, 1))
     def test_a_line_cut_short_is_a_release_that_did_not_happen(self, cut: float) -> None:
         with tempfile.TemporaryDirectory() as folder:

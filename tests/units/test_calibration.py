@@ -64,7 +64,7 @@ class TestNoise:
         assert 16 <= found.noise_multiplier <= 16 * 1.001
         assert found.accountant == "pure"
 
-    @settings(max_examples=8, deadline=None, derandomize=True)
+    @settings(max_examples=8, derandomize=True)
     @given(
         mechanism=st.sampled_from(["laplace", "geometric", "discrete-gaussian"]),
         wanted=st.floats(0.05, 20),

@@ -232,6 +232,8 @@ def test_an_authority_without_name_or_days_is_refused():
 
 
 def test_a_secret_behind_a_link_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"key is missing; bring the file back$"):  # in a state folder, no new one
+        read_secret(tmp_path / "key")
     write_secret(tmp_path / "key", b"secret")
     assert read_secret(tmp_path / "key") == b"secret"
     os.symlink(tmp_path / "key", tmp_path / "link")

@@ -21,7 +21,7 @@ import pytest
 from privet import parts
 from privet.apps.cli import doctor
 from privet.apps.cli.main import LazyGroup, privet
-from privet.apps.cli.output import print_json
+from privet.apps.cli.output import FloatRange, print_json
 from privet.apps.cli.progress import Reporter, line
 from privet.errors import RefusedError, UnreachableError
 from privet.study.plan import Plan
@@ -86,6 +86,23 @@ def commands(group: click.Command = privet, path: tuple[str, ...] = ()) -> list[
     return [words for name, command in below if command for words in commands(command, (*path, name))]
 
 
+def options(group: click.Command = privet) -> list[click.Parameter]:
+    """Returns the options and arguments of every command and group."""
+    context = click.Context(group)
+    names = group.list_commands(context) if isinstance(group, click.Group) else []
+    below = [group.get_command(context, name) for name in names]  # type: ignore[attr-defined]
+    return [*group.params, *(option for command in below if command for option in options(command))]
+
+
+def test_no_option_takes_what_is_not_a_number_for_one() -> None:
+    figures = [option for option in options() if isinstance(option.type, click.types.FloatParamType)]
+    assert len(figures) > 10
+    for option in figures:
+        assert isinstance(option.type, FloatRange), option
+        with pytest.raises(click.BadParameter, match="'nan' is not a number"):
+            option.type.convert("nan", option, None)
+
+
 def test_help_imports_nothing_heavy() -> None:
     program = (
         "import sys; from privet.apps.cli.main import main\n"
@@ -148,6 +165,7 @@ def test_version(call: Call) -> None:
         (("compare", "nowhere", "neither"), "no run at nowhere"),
         (("data", "check", "mnist-10"), "did you mean 'mnist-10k'?"),
         (("data", "get", "digits"), "digits has nothing to bring"),
+        (("obfuscate", "evaluate", "nowhere", "--effort", "nan"), "'--effort': 'nan' is not a number"),
     ],
 )
 def test_wrong_input_gives_one_line_and_status_2(arguments: tuple[str, ...], says: str, call: Call) -> None:

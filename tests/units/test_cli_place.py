@@ -88,7 +88,7 @@ def test_a_simulation(call: Any) -> None:
         (("--model", "lenet", "--fleet", "nine"), "no fleet called 'nine'"),
         (("--model", "lenet", "--fleet", "mix:stm=3"), "did you mean 'stm32h7'?"),
         (("--model", "lenet", "--fleet", "paper:9", "--ssim", "0"), "the tolerated SSIM is 0.0"),
-        (("--model", "lenet", "--fleet", "paper:9", "--ssim", "nan"), "the tolerated SSIM is nan"),
+        (("--model", "lenet", "--fleet", "paper:9", "--ssim", "nan"), "'nan' is not a number"),
         (("--model", "lenet", "--fleet", "paper:9", "--ssim", "much"), "'much' is not a valid float"),
         (("--model", "lenet", "--fleet", "paper:9", "--planner", "fuse"), "did you mean 'fused'?"),
         (("--model", "lenet", "--fleet", "paper:9", "--literal"), "unknown field 'literal'"),

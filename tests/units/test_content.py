@@ -92,7 +92,7 @@ def slow_tree(leaves, depth, profile):
 
 
 @given(data=some.binary(max_size=150), chunk=some.integers(1, 5), links=some.integers(2, 5))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_equals_its_slow_twin_at_every_depth(data, chunk, links):
     profile = Profile("small", chunk, links)
     pieces = [data[at : at + chunk] for at in range(0, len(data), chunk)]

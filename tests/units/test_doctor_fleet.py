@@ -83,23 +83,21 @@ def test_the_clock(joined: identity.Identity, monkeypatch: pytest.MonkeyPatch, s
     assert found["version"][0] == "warn"
 
 
-def test_the_gate(joined: identity.Identity) -> None:
+def test_the_gate(joined: identity.Identity, port: int) -> None:
+    place = identity.Identity(joined.folder, "one", ("127.0.0.1", port), b"")
     with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
+        listening.bind(("127.0.0.1", port + 1))
         listening.listen()
-        place = identity.Identity(joined.folder, "one", ("127.0.0.1", listening.getsockname()[1] - 1), b"")
         assert checks._gate(place)[0] == "ok"
     assert checks._gate(place)[0] == "fail"
 
 
-def test_a_coordinator(fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket() as taken, socket.socket() as free:
-        for one in (taken, free):
-            one.bind(("127.0.0.1", 0))
+def test_a_coordinator(fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, port: int) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
         taken.listen()
-        ports = {"enrolment port": taken.getsockname()[1], "gate port": free.getsockname()[1]}
+        ports = {"enrolment port": taken.getsockname()[1], "gate port": port}
         monkeypatch.setattr(doctor_fleet, "_PORTS", ports)
-        free.close()
         found = look(doctor_fleet, fleet.folder)
         assert [found[name][0] for name in ports] == ["warn", "ok"]
         assert [found[name][0] for name in ("keys", "authority", "coordinator certificate")] == ["ok"] * 3

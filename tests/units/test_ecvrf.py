@@ -45,7 +45,7 @@ def test_vectors_of_rfc_9381(vector: dict[str, str]) -> None:
 
 
 @given(secret=some.binary(min_size=32, max_size=32), message=some.binary(max_size=80))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_every_proof_verifies_and_gives_its_output(secret: bytes, message: bytes) -> None:
     proof = ecvrf.prove(secret, message)
     output = ecvrf.verify(ecvrf.public_key(secret), message, proof)
@@ -54,7 +54,7 @@ def test_every_proof_verifies_and_gives_its_output(secret: bytes, message: bytes
 
 
 @given(place=some.integers(0, 80 * 8 - 1))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_a_proof_with_any_bit_flipped_is_none(place: int) -> None:
     forged = bytearray(PROOF)
     forged[place // 8] ^= 1 << place % 8

@@ -48,7 +48,7 @@ def test_equal_to_the_slow_twin(updates):
     assert exact.mean(updates).tolist() == slow_mean(updates)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 2**32), st.sampled_from([1, 3, 1000, LARGEST]), st.integers(4090, 4110))
 def test_equal_to_the_slow_twin_over_several_blocks(seed, largest, d):
     updates = np.random.default_rng(seed).integers(-largest, largest, (5, d), dtype=np.int32, endpoint=True)

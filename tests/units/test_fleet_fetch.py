@@ -202,7 +202,7 @@ def test_nobody_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_server_that_falls_silent_is_given_up(server: Server, tmp_path: Path) -> None:
     server.breaks_after, server.stall = 50_000, threading.Event()
     with pytest.raises(UnreachableError, match=r"broke \(timed out\); run it again to go on"):
-        fetch(server.url, tmp_path / "file", PIN, timeout=0.2)
+        fetch(server.url, tmp_path / "file", PIN, timeout=1.0)  # which is for the first byte, too
     server.stall.set()
     assert left(tmp_path) == ["file.part"]
 

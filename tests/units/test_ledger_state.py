@@ -349,7 +349,7 @@ def test_what_a_task_did_not_cost_goes_back_and_rewards_stay_claimable(play):
     assert play.state.balance(key(HOME)) == 6
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 6), st.integers(0, 3000)), max_size=40))
 def test_tokens_are_conserved_whatever_is_tried(steps):
     play = Play(genesis(tokens=6000))

@@ -10,7 +10,7 @@ from privet.ledger import links as ways
 from privet.ledger.encoding import decode
 from privet.ledger.links import Links
 from privet.ledger.service import service
-from privet.transport.contract import Peer
+from privet.transport.contract import Peer, UnprovenError
 
 A, B, C = (Peer("miner", name) for name in "abc")
 KEYS = {b"a": A, b"b": B, b"c": C}
@@ -106,6 +106,8 @@ def test_who_refuses_answered_and_who_is_away_did_not():
     wait_for(lambda: found[A].told and found[B].told)
     wait_for(lambda: links.reachable()["miner/a"])
     assert links.reachable() == {"miner/a": True, "miner/b": False, "miner/c": False}
+    found[A] = Way(UnprovenError("somebody else is there"))
+    assert links._try(A, "message", b"") is False
     found[A] = None
     assert links._try(A, "message", b"") is False
     links.send("message", b"to c by the others", b"c")

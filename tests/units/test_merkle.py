@@ -122,7 +122,7 @@ def test_an_entry_is_included_at_its_index_only(size):
 
 
 @given(data=some.data(), size=some.integers(1, 40))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_an_inclusion_proof_with_anything_wrong_fails(data, size):
     entries = distinct(size)
     index, head = data.draw(some.integers(0, size - 1)), merkle.root(entries)
@@ -146,7 +146,7 @@ def test_an_inclusion_proof_with_anything_wrong_fails(data, size):
 
 
 @given(data=some.data(), new=some.integers(1, 40))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_a_consistency_proof_with_anything_wrong_fails(data, new):
     entries = distinct(new)
     old = data.draw(some.integers(1, new))

@@ -51,12 +51,19 @@ def test_where_all_are_sure_nobody_is_asked_and_nothing_is_told() -> None:
     assert Offload(own, there, 0.0).answer(torch.rand(0, 1)).logits.shape == (0, 3)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 50), st.floats(0, 1), st.integers(0, 2**31))
 def test_the_share_of_the_held_out_rows_leaves(count: int, share: float, seed: int) -> None:
     held_out = torch.rand(count, 1, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) + 0.1
     offload = Offload.calibrated(own, Elsewhere(), held_out, share)
     assert int(offload.answer(held_out).left.sum()) == round(share * count)
+
+
+def test_what_the_own_model_has_no_number_for_leaves() -> None:
+    own = torch.tensor([[9.0, 0.0], [math.nan, 0.0], [math.inf, 0.0]])
+    answered = Offload(lambda _: own, lambda asked: torch.ones(len(asked), 2), 0.9).answer(torch.zeros(3, 1))
+    assert answered.left.tolist() == [False, True, True]
+    assert answered.logits[1:].tolist() == [[1, 1], [1, 1]]
 
 
 def test_rows_as_sure_as_the_threshold_stay() -> None:

@@ -23,7 +23,7 @@ def size(vector: torch.Tensor) -> int:
 
 
 @given(arrays("float32", st.integers(0, 600), elements=FLOATS))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_bit_comes_back(values: object) -> None:
     vector = torch.tensor(values)
     back = unpack(pack(vector), len(vector))
@@ -31,7 +31,7 @@ def test_every_bit_comes_back(values: object) -> None:
 
 
 @given(arrays("float32", st.integers(1, 600), elements=st.floats(-(2.0**100), 2.0**100, width=32)))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_rounding_is_off_by_half_a_step_at_most_and_again_by_nothing(values: object) -> None:
     vector = torch.tensor(values)
     exponents = exponents_of(vector)

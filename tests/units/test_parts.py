@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -119,6 +120,18 @@ class TestBuilding:
         with pytest.raises(PartError, match=line) as refused:
             parts.build("mechanisms", table)
         assert "\n" not in str(refused.value)
+
+    @pytest.mark.parametrize(
+        ("family", "table", "line"),
+        [
+            ("obfuscators", {"name": "prototype", "student": {"name": "nosuch"}}, "prototype.student: no models part"),
+            ("protocols", {"name": "dp-sgd", "shares": 2}, "dp-sgd.shares is for distributed noise; leave it out"),
+        ],
+    )
+    def test_an_error_that_advises_is_passed_on(self, family: str, table: dict[str, Any], line: str) -> None:
+        with pytest.raises(PartError, match=f"^{line}") as refused:
+            parts.build(family, table)
+        assert not re.search(r"Value error|, not [{A]", str(refused.value))
 
     def test_wrong_values_by_position_name_their_field(self) -> None:
         with pytest.raises(PartError, match=r"clip\.norm: .*'l3'"):

@@ -144,7 +144,7 @@ def test_what_no_block_takes_does_not_wait_for_ever(monkeypatch):
         assert len(pool) == (height < 200)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(some.lists(some.tuples(some.sampled_from(["maker", "home 1", "home 2"]), some.integers(0, 6)), max_size=30))
 def test_whatever_comes_in_what_comes_out_is_a_run_of_nonces_of_each_sender(coming):
     chain = Grown()

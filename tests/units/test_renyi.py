@@ -48,7 +48,7 @@ def test_orders_that_do_not_converge_are_not_the_users_worry(caplog: pytest.LogC
 
 
 class TestVectors:
-    @settings(max_examples=20, deadline=None, derandomize=True)
+    @settings(max_examples=20, derandomize=True)
     @given(noises=st.lists(st.floats(0.2, 100), min_size=1, max_size=6), count=st.integers(1, 9))
     def test_gaussian_and_laplace(self, noises: list[float], count: int) -> None:
         leaves = [(kind(noise), count) for noise in noises for kind in (Gaussian, Laplace)]

@@ -110,7 +110,7 @@ def test_wraps_are_hpke_as_the_twin_has_it_both_ways() -> None:
 
 
 @given(plain=some.binary(max_size=300), context=some.binary(max_size=40))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_every_miner_opens_what_was_sealed(plain: bytes, context: bytes) -> None:
     data = seal(plain, RECIPIENTS, context)
     sealed = Sealed.decode(data)
@@ -129,7 +129,7 @@ def test_two_seals_of_the_same_bytes_have_nothing_in_common() -> None:
 
 
 @given(at=some.integers(0, len(DATA) - 1), bit=some.integers(0, 7))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_every_flipped_bit_is_detected_by_every_miner(at: int, bit: int) -> None:
     forged = bytearray(DATA)
     forged[at] ^= 1 << bit
@@ -145,7 +145,7 @@ def test_every_flipped_bit_is_detected_by_every_miner(at: int, bit: int) -> None
 
 
 @given(cut=some.integers(0, len(DATA) - 1))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_what_was_cut_short_is_no_sealed_content(cut: int) -> None:
     with pytest.raises(ContentError):
         Sealed.decode(DATA[:cut])

@@ -38,7 +38,7 @@ def test_each_norm_is_as_small_as_the_others_imply(given_: dict[str, float], exp
     assert (tight.l1, tight.l2, tight.linf) == expected
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100, derandomize=True)
 @given(
     change=st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=6), known=st.sets(st.sampled_from(["l1", "l2", "linf"]))
 )

@@ -141,8 +141,10 @@ def test_the_service_says_what_it_lacks_in_one_line(
 ) -> None:
     words = ["serve", "inference", "--model", tmp_path, "--identity", tmp_path, "--signer", "00" * 32]
     for more, says in (
-        ((), "transport.pem is missing"),
+        ((), "holds no identity of a service, no transport.pem; make one: privet serve certify"),
         (("--https", "nowhere"), "--https 'nowhere' is no address"),
+        (("--https", "https://127.0.0.1:8470"), "'https://127.0.0.1:8470' is no address; allowed: HOST:PORT\n"),
+        (("--mqtt", "mqtt://127.0.0.1:8883"), "is no address; allowed: HOST:PORT or mqtts://HOST:PORT\n"),
         (("--share", 4), "limits of 16 samples a question"),
         (("--signer", "xyz"), "no public key of a signer"),
     ):
@@ -151,6 +153,7 @@ def test_the_service_says_what_it_lacks_in_one_line(
         assert (status, out) == (2, "")
         assert says in err
         assert err.count("\n") == 1
+    (tmp_path / "transport.pem").touch()
     assert "would listen nowhere" in call(*words)[2]  # type: ignore[operator]
     for module in [name for name in sys.modules if name.startswith("privet.apps.service.")]:
         monkeypatch.delitem(sys.modules, module)

@@ -77,7 +77,7 @@ def held(limits: Limits) -> tuple[Marks, Batcher, Future[Scored]]:
     return network, batcher, first
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.lists(st.integers(1, 4), min_size=1, max_size=40),
     st.integers(4, 16),
@@ -204,6 +204,19 @@ def test_a_network_that_fails_fails_its_batch_and_no_other(caplog: pytest.LogCap
     batcher.close()
 
 
+def test_scores_that_are_no_numbers_fail_their_question_and_no_other() -> None:
+    class Reciprocal(nn.Module):
+        def forward(self, samples: torch.Tensor) -> torch.Tensor:
+            return 1 / samples[:, :2]
+
+    batcher = Batcher(version(Reciprocal()), Limits(wait=0.2))
+    zero, one = (batcher.ask("one", samples) for samples in (rows(0), rows(1)))
+    with pytest.raises(InputError, match="scores of these values are no numbers; give smaller values"):
+        zero.result(5)
+    assert one.result(5).scores.tolist() == [[1, 1]]
+    batcher.close()
+
+
 def test_a_new_version_answers_from_the_next_batch_on_and_no_question_is_lost() -> None:
     network, batcher, first = held(Limits(batch=4, samples=4))
     old, new = batcher.version, version(name="v2")
@@ -221,7 +234,7 @@ def test_a_new_version_answers_from_the_next_batch_on_and_no_question_is_lost() 
 @pytest.mark.parametrize("samples", [np.zeros((0, 3), np.float32), rows(*range(17)), np.zeros((1, 4), np.float32)])
 def test_samples_that_do_not_fit_are_refused(samples: np.ndarray) -> None:
     batcher = Batcher(version(), Limits())
-    with pytest.raises(InputError, match="allowed: 1 to 16 samples"):
+    with pytest.raises(InputError, match=r"allowed: \(n, 3\), n from 1 to 16$"):
         batcher.ask("one", samples)
     batcher.close()
 
@@ -268,6 +281,8 @@ def test_values_out_of_range_are_refused_in_one_line(value: float) -> None:
 def test_an_answer_that_does_not_fit_is_none() -> None:
     with pytest.raises(UnreachableError, match="does not fit the question"):
         Answer.of(bytes(32 + 8), 2, 2)
+    with pytest.raises(UnreachableError, match="no numbers"):
+        Answer.of(answered(bytes(32), np.array([[0, np.nan]], np.float32)), 1, 2)
 
 
 @pytest.fixture
@@ -461,7 +476,7 @@ def test_a_service_that_says_nonsense_of_itself_is_unreachable() -> None:
 def test_samples_of_another_shape_are_refused_before_they_leave() -> None:
     service = Service(version())
     for wrong in (np.zeros((1, 4), np.float32), np.zeros((0, 3), np.float32)):
-        with pytest.raises(InputError, match="allowed"):
+        with pytest.raises(InputError, match=r"allowed: \(n, 3\), n from 1 up"):
             Asker(service.client).ask(wrong)
     assert service.asked == 0
 
@@ -516,6 +531,8 @@ def test_the_commands_that_make_things(call: object, tmp_path: Path) -> None:
     signer = json.loads(run("key", key, "--json").out)["signer"]
     assert os.stat(key).st_mode & 0o777 == 0o600
     assert run("key", key).status == 2  # never written over
+    public = tmp_path / "signer.pub"
+    public.write_text(signer + "\n")
     model = parts.build("models", {"name": "mlp"}).build((3,), 2)
     save(clone(model.state_dict()), tmp_path / WEIGHTS)
     words = ("sign", tmp_path, "--key", key, "--name", "v1")
@@ -528,6 +545,10 @@ def test_the_commands_that_make_things(call: object, tmp_path: Path) -> None:
     (tmp_path / "model.json").write_text(json.dumps(table))
     done = json.loads(run(*words, "--json").out)
     assert load_version(tmp_path, key_of(signer)).digest.hex() == done["version"]
+    for other, says in ((public, "signer.pub is a public key; name the secret"), (tmp_path / "no", "bring the file")):
+        wrong = run("sign", tmp_path, "--key", other, "--name", "v1")
+        assert (wrong.status, wrong.err.count("\n")) == (2, 1)
+        assert says in wrong.err
     (tmp_path / "model.json").write_text('{"model": 1}')
     assert "describes no model" in run(*words).err
     assert "gets no certificate here" in run("certify", tmp_path, tmp_path / "out", "--as", "device/a").err

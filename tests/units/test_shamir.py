@@ -77,7 +77,7 @@ def test_a_draw_that_is_no_residue_is_replaced(monkeypatch: pytest.MonkeyPatch) 
 
 
 @given(degree=some.integers(0, 4), more=some.integers(1, 4), order=some.permutations(range(8)))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_any_degree_plus_one_shares_give_the_numbers_back(degree: int, more: int, order: list[int]) -> None:
     holders = degree + more
     secret = shamir.residues(NUMBERS)
@@ -122,7 +122,7 @@ def test_sums_and_products_of_shares_are_shares_of_sums_and_products() -> None:
 
 
 @given(liars=some.sets(some.integers(0, 6), max_size=2), column=some.integers(0, 30), prime=some.integers(0, 2))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_wrong_shares_are_corrected_and_named(liars: set[int], column: int, prime: int) -> None:
     numbers = np.arange(-15, 16)
     shares = shamir.split(shamir.residues(numbers), 2, 7, KEY)

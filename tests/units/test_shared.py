@@ -70,7 +70,7 @@ def same(outcome: Outcome, wanted: exact.Aggregated) -> bool:
     shape=some.sampled_from([(4, 1), (5, 1), (7, 2), (10, 3)]),
     seed=some.integers(0, 2**32 - 1),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_round_gives_the_bytes_of_the_open_path(
     count: int, size: int, f: int, shape: tuple[int, int], seed: int
 ) -> None:

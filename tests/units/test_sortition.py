@@ -42,7 +42,7 @@ def slow_chosen(output, stake, total, expected):
 
 
 @given(data=some.data(), output=some.binary(min_size=1, max_size=20), stake=some.integers(0, 30))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_equals_its_slow_twin(data, output, stake):
     total = data.draw(some.integers(max(stake, 1), 60))
     expected = data.draw(some.integers(1, total))
@@ -71,7 +71,7 @@ def test_the_documents_intervals_choose_one_too_few_and_have_no_answer_below_the
 
 
 @given(output=some.binary(min_size=8, max_size=8), stake=some.integers(0, 50))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_grows_with_the_output_and_with_the_stake(output, stake):
     chosen = chosen_units(output, stake, 100, 26)
     larger = min(int.from_bytes(output, "big") + 2**56, 2**64 - 1).to_bytes(8, "big")

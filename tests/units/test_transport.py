@@ -13,7 +13,7 @@ import pytest
 
 from privet.errors import InputError, RefusedError, UnreachableError
 from privet.transport.certificates import Authority
-from privet.transport.contract import Peer, answer, opened
+from privet.transport.contract import Peer, answer, hung_up, opened
 from privet.transport.grpc import GrpcClient, Listener, Server
 from privet.transport.identity import CERTIFICATE_FILE, KEY_FILE, Identity
 from privet.transport.key_files import write_secret
@@ -157,7 +157,7 @@ def test_nobody_there_or_too_late_over_the_network(server):
         taken.bind(("127.0.0.1", 0))
         nobody = GrpcClient(f"127.0.0.1:{taken.getsockname()[1]}", A, identity(B))
         with pytest.raises(UnreachableError, match="unreachable"):
-            nobody.call("echo", b"", 1)
+            nobody.call("echo", b"", 5)
         nobody.close()
 
 
@@ -175,22 +175,45 @@ def test_who_is_not_admitted_is_refused(server):
 
 def test_a_peer_is_known_by_its_name_not_by_its_address(server):
     client = dial(server, peer=C)
-    with pytest.raises(UnreachableError):
+    with pytest.raises(RefusedError, match="did not prove who it is"):
         client.call("echo", b"", 3)
     client.close()
 
 
+def test_a_certificate_or_a_server_of_another_authority_is_refused_at_once(server):
+    own, others = identity(B), Authority.create("tests")
+    key, certificate = others.issue(str(B))
+    for shown, says in (
+        (Identity(key, certificate, own.authority), "does not let this certificate in: it is of another authority"),
+        (Identity(own.key, own.certificate, others.certificate), "did not prove who it is"),
+    ):
+        client = GrpcClient(f"127.0.0.1:{server.port}", A, shown)
+        with pytest.raises(RefusedError, match=says):
+            client.call("echo", b"", 5)
+        client.close()
+
+
+def test_a_server_that_hangs_up_on_a_certificate_in_order_may_be_stopping():
+    own, others = identity(B), Authority.create("tests")
+    both = others.certificate + own.authority
+    for certificate, authority in ((own.certificate, own.authority), (own.certificate, both), (b"", own.authority)):
+        found = hung_up("there", certificate, authority)
+        assert isinstance(found, UnreachableError)
+        assert "may not know this certificate's authority" in str(found)
+    assert isinstance(hung_up("there", own.certificate, others.certificate), RefusedError)
+
+
 def test_more_calls_than_allowed_are_turned_away():
     begun, gate = threading.Event(), threading.Event()
-    service = {"wait": lambda peer, body: begun.set() or (b"" if gate.wait(5) else b"late")}
+    service = {"wait": lambda peer, body: begun.set() or (b"" if gate.wait(30) else b"late")}
     server = Server("127.0.0.1:0", identity(A, ["127.0.0.1"]), service, admit=lambda peer: True, calls=1)
     client, other = dial(server), dial(server)
-    first = threading.Thread(target=lambda: client.call("wait", b"", 5))
+    first = threading.Thread(target=lambda: client.call("wait", b"", 30))
     first.start()
     try:
-        assert begun.wait(5)
+        assert begun.wait(10)
         with pytest.raises(UnreachableError, match="busy"):
-            other.call("wait", b"", 1)
+            other.call("wait", b"", 5)
     finally:
         gate.set()
         first.join()

@@ -68,7 +68,7 @@ messages = (
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(messages)
 def test_what_goes_comes_back_in_one_encoding(message):
     data = encode_message(message)
@@ -87,7 +87,7 @@ def test_cut_anywhere_or_longer_it_is_refused(message):
         decode_message(data + b"\0")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(some.sampled_from([LOCKED, PROPOSAL, FINAL]), some.data())
 def test_a_flipped_byte_is_refused_or_another_message(message, data):
     encoded = bytearray(encode_message(message))
@@ -100,7 +100,7 @@ def test_a_flipped_byte_is_refused_or_another_message(message, data):
     assert encode_message(found) == bytes(encoded)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(some.binary(max_size=200))
 def test_noise_is_refused(data):
     for refuse in (decode_message, decode_batch):

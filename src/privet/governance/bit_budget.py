@@ -64,15 +64,16 @@ class BitBook(HeldBook[BitBudget]):
     Args:
         path: the log of records; made when absent, replayed and verified when there.
         budgets: to open; one that is open already must be the same.
+        mark: of the book as it was last seen, where somebody kept that.
 
     Raises:
-        RunError: a record was changed, removed, inserted or reordered.
+        RunError: a record was changed, removed, inserted or reordered, or the book has lost records since the mark.
         RefusedError: a budget is open with other figures, or another process holds the book.
     """
 
-    def __init__(self, path: Path, budgets: Sequence[BitBudget] = ()) -> None:
+    def __init__(self, path: Path, budgets: Sequence[BitBudget] = (), mark: str = "") -> None:
         self._accounts: dict[tuple[str, str], _Account] = {}
-        super().__init__(path, budgets)
+        super().__init__(path, budgets, mark)
 
     def open(self, budget: BitBudget) -> None:
         """Records a budget; opening the same one again changes nothing.
@@ -133,6 +134,10 @@ class BitBook(HeldBook[BitBudget]):
             RefusedError: there is no budget.
         """
         return self._account(subject, purpose).spent
+
+    def accounts(self) -> list[tuple[BitBudget, float]]:
+        """Returns the budgets with the bits that were told of each so far, in the order in which they were opened."""
+        return [(account.budget, account.spent) for account in self._accounts.values()]
 
     def _account(self, subject: str, purpose: str) -> _Account:
         known = self._accounts.get((subject, purpose))

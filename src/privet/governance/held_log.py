@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
-from privet.errors import RefusedError
-from privet.ledger import Log
+from privet.errors import RefusedError, RunError
+from privet.ledger import Log, Record
 
 Kind = TypeVar("Kind")
 
@@ -48,15 +48,18 @@ class HeldBook(ABC, Generic[Kind]):
     Args:
         path: the log of records; made when absent, replayed and verified when there.
         budgets: to open; one that is open already must be the same.
+        mark: of the book as it was last seen, where somebody kept that.
 
     Raises:
-        RunError: a record was changed, removed, inserted or reordered.
+        RunError: a record was changed, removed, inserted or reordered, or the book has lost records since the mark.
         RefusedError: a budget is open with other figures, or another process holds the book.
     """
 
-    def __init__(self, path: Path, budgets: Sequence[Kind]) -> None:
+    def __init__(self, path: Path, budgets: Sequence[Kind], mark: str = "") -> None:
         self._log = HeldLog(path)
         try:
+            if mark not in ("", *(_mark(record) for record in self._log.records)):
+                raise RunError(f"{path} has lost records: what was spent can't be told", do="restore the file")
             for record in self._log.records:
                 self._replay(record.kind, record.body)
             for budget in budgets:
@@ -70,6 +73,11 @@ class HeldBook(ABC, Generic[Kind]):
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    @property
+    def mark(self) -> str:
+        """The number and the hash of the last record; whoever keeps it can tell when records get lost at the end."""
+        return _mark(self._log.records[-1]) if self._log.records else ""
 
     def close(self) -> None:
         """Lets other processes hold the book."""
@@ -86,3 +94,7 @@ class HeldBook(ABC, Generic[Kind]):
     @abstractmethod
     def _replay(self, kind: str, body: dict[str, Any]) -> None:
         """Counts a record."""
+
+
+def _mark(record: Record) -> str:
+    return f"{record.index} {record.hash}"

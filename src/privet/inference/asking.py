@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from numpy.typing import NDArray
 
-from privet.errors import InputError, RefusedError, UnreachableError
+from privet.errors import InputError, RefusedError, UnreachableError, rows_of
 from privet.inference.credentials import Credentials
 from privet.inference.manifest import Manifest, Signed
 from privet.inference.questions import Answer, question, width
@@ -91,7 +91,7 @@ class Asker:
 
         offer = self.offer()
         if samples.shape[1:] != offer.manifest.shape or not len(samples):
-            raise InputError(f"samples of shape {samples.shape}", allowed=f"(n, {offer.manifest.shape}), one or more")
+            raise InputError(f"samples of shape {samples.shape}", allowed=rows_of(offer.manifest.shape))
         most = max(1, min(offer.samples, LIMIT // width(offer.manifest.shape)))
         parts = [samples[at : at + most] for at in range(0, len(samples), most)]
         for _ in range(_VERSIONS):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
+import os
+import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -11,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from privet.errors import InputError, RefusedError
+from privet.errors import InputError, RefusedError, RunError
 from privet.governance.database import opened
 
 _MOST = 100_000
@@ -32,15 +35,43 @@ class Memo:
 
     Raises:
         InputError: the secret is too short.
-        RunError: the file is damaged.
+        RunError: the file is damaged, or it is none that :meth:`found` made, as one that was emptied.
     """
 
     def __init__(self, path: Path, secret: bytes, most: int = _MOST) -> None:
         if len(secret) < 32:
             raise InputError(f"a secret of {len(secret)} bytes", allowed="32 or more, from the operating system")
         self._path, self._secret, self._most = path, secret, most
+        if not path.exists():
+            self.found(path)
         with opened(path, _DO) as database:
-            database.execute("CREATE TABLE IF NOT EXISTS released (input BLOB PRIMARY KEY, what BLOB NOT NULL)")
+            tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if tables != {"released", "noted"}:
+            raise RunError(f"{path} holds no releases", do=_DO)
+
+    @staticmethod
+    def found(path: Path) -> None:
+        """Makes an empty memo at once and whole; one that is there stays as it is."""
+        fresh = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}")
+        try:
+            with opened(fresh, _DO) as database:
+                database.execute("CREATE TABLE released (input BLOB PRIMARY KEY, what BLOB NOT NULL)")
+                database.execute("CREATE TABLE noted (name TEXT PRIMARY KEY, what TEXT NOT NULL)")
+            with contextlib.suppress(FileExistsError):
+                path.hardlink_to(fresh)
+        finally:
+            fresh.unlink(missing_ok=True)
+
+    def note(self, name: str, what: str) -> None:
+        """Keeps a word about something else that must not get lost; the last one of that name."""
+        with opened(self._path, _DO) as database:
+            database.execute("INSERT OR REPLACE INTO noted VALUES (?, ?)", (name, what))
+
+    def noted(self, name: str) -> str:
+        """Returns the word that was kept last, or ""."""
+        with opened(self._path, _DO) as database:
+            found = database.execute("SELECT what FROM noted WHERE name = ?", (name,)).fetchone()
+        return str(found[0]) if found else ""
 
     def name(self, sample: Tensor) -> str:
         """Returns the name of an input: the keyed digest of its shape and its bytes, 64 hexadecimal digits."""

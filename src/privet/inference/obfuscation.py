@@ -27,6 +27,9 @@ from privet.randomness import Source
 from privet.tensors import clone, fill, load, save
 
 MODEL, WEIGHTS, OBFUSCATOR = "model.json", "model.safetensors", "obfuscator.json"
+FAR = 10.0
+"""How many times as large as the values that a model learned from is taken for another unit, and no rare value."""
+
 _CHUNK = 1000
 
 
@@ -39,7 +42,8 @@ class Trained:
         network: with its values, in evaluation mode.
         shape: of one input.
         classes: number of classes.
-        about: where the values come from, plain values only, for the files.
+        about: where the values come from, plain values only, for the files; ``reach`` is the largest absolute value
+            of the inputs that it learned from.
     """
 
     model: Model
@@ -69,6 +73,19 @@ class Trained:
         if (self.shape, self.classes) != (shape, classes):
             wrong = f"{called} is for inputs {self.shape} of {self.classes} classes"
             raise InputError(wrong, allowed=f"{shape} and {classes}, {whose}", do=do)
+
+    def refuse_far(self, samples: Tensor) -> None:
+        """Refuses samples in other units than those that the model learned from, where that is known.
+
+        Raises:
+            InputError: a value is more than :data:`FAR` times as large as any of theirs.
+        """
+        reach, most = self.about.get("reach"), float(samples.abs().max()) if samples.numel() else 0.0
+        if reach is not None and not most <= FAR * reach:
+            raise InputError(
+                f"values up to {most:g}, where the model learned from values up to {reach:g}",
+                do="scale them as the data were that it was trained on",
+            )
 
     def save(self, folder: Path) -> None:
         """Writes ``model.json`` and ``model.safetensors``."""
@@ -113,7 +130,8 @@ def train_model(model: Model, inputs: Tensor, labels: Tensor, classes: int, fitt
     def lost(network: nn.Module, batch: Tensor) -> Tensor:
         return nn.functional.cross_entropy(network(inputs[batch]), labels[batch])
 
-    return Trained(model, fitting(lambda: model.build(shape, classes), lost, len(inputs), rng), shape, classes)
+    network = fitting(lambda: model.build(shape, classes), lost, len(inputs), rng)
+    return Trained(model, network, shape, classes, {"reach": float(inputs.abs().max())})
 
 
 @dataclass(frozen=True, eq=False)

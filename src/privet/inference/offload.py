@@ -78,7 +78,7 @@ class Offload:
         sure = sureness(logits)
         limit = self.threshold if self.share is None else threshold(sure, self.share)
         assert limit is not None  # noqa: S101 - one of both was given
-        left = sure < limit
+        left = ~(sure >= limit)  # a score that is no number is no answer
         if left.any():
             logits = logits.clone()
             logits[left] = self.elsewhere(samples[left]).to(logits.dtype)

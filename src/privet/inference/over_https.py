@@ -9,7 +9,7 @@ from privet.errors import InputError, MissingExtraError, RefusedError, Unreachab
 from privet.inference.credentials import Credentials
 from privet.inference.questions import BusyError
 from privet.transport.certificates import host_of
-from privet.transport.contract import LIMIT, Peer, fits
+from privet.transport.contract import LIMIT, Peer, UnprovenError, fits, hung_up
 
 PATHS = {"classify": ("POST", "/v1/classify"), "model": ("GET", "/v1/model")}
 """Method of a transport -> method and path of HTTP."""
@@ -35,6 +35,8 @@ class HttpsClient:
         except ModuleNotFoundError:
             raise MissingExtraError("httpx", "serve") from None
         self._errors, self._where = httpx.HTTPError, f"{peer} at {url}"
+        self._closed = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
+        self._shown = credentials.pair[0].read_bytes() if credentials.pair else b"", credentials.authority
         self._extensions: dict[str, Any] = {"sni_hostname": host_of(str(peer))}
         headers = {"authorization": f"Bearer {credentials.token}"} if credentials.token else {}
         headers["accept-encoding"] = "identity"
@@ -61,7 +63,7 @@ class HttpsClient:
                     if time.monotonic() > until:
                         raise UnreachableError(f"{self._where} does not answer in time")
         except self._errors as error:
-            raise _lost(self._where, str(error)) from None
+            raise self._lost(error) from None
         if reply.status_code == 200:
             return content
         text = content[:500].decode("utf-8", "replace")
@@ -79,14 +81,17 @@ class HttpsClient:
         """Lets the connection go."""
         self._client.close()
 
+    def _lost(self, error: Exception) -> UnprovenError | UnreachableError:
+        where, why = self._where, str(error)
+        if "CERTIFICATE_VERIFY_FAILED" in why:
+            do = "check the address, and the authority's certificate"
+            return UnprovenError(f"{where} did not prove who it is", do=do)
+        if "alert" in why.lower() and ("certificate" in why.lower() or "unknown ca" in why.lower()):
+            return UnprovenError(f"{where} does not let this certificate in", do="ask who runs it")
+        if not isinstance(error, self._closed):
+            return UnreachableError(f"{where} does not answer ({' '.join(why.split())[:200]})")
+        return hung_up(where, *self._shown)
+
 
 def _seconds(text: str) -> float:
     return min(float(text), 60.0) if text.isascii() and text.isdigit() else 1.0
-
-
-def _lost(where: str, why: str) -> RefusedError | UnreachableError:
-    if "CERTIFICATE_VERIFY_FAILED" in why:
-        return RefusedError(f"{where} did not prove who it is", do="check the address, and the authority's certificate")
-    if "alert" in why.lower() and "certificate" in why.lower():
-        return RefusedError(f"{where} does not let this certificate in", do="ask who runs it")
-    return UnreachableError(f"{where} does not answer ({' '.join(why.split())[:200]})")

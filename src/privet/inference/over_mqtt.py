@@ -27,6 +27,8 @@ ASK, ANSWER = "privet/ask", "privet/answer"
 KEEPALIVE = 30
 AT_LEAST_ONCE = 1
 _OWED = 64  # questions that wait for a lost connection
+_LATER = ("Server unavailable", "Server busy", "Server shutting down")
+_SILENT = "Unspecified error"  # what paho says where the broker said nothing
 
 
 def mqtt(identifier: str, context: ssl.SSLContext) -> Client:
@@ -107,8 +109,8 @@ class MqttClient:
 
     Raises:
         MissingExtraError: paho-mqtt is not installed.
-        UnreachableError: the broker does not answer, or lets no such client in.
-        RefusedError: there is no certificate, or the broker does not prove who it is.
+        UnreachableError: the broker does not answer, or has no time.
+        RefusedError: there is no certificate, the broker does not prove who it is, or it lets no such client in.
     """
 
     def __init__(self, host: str, port: int, peer: Peer, credentials: Credentials, patience: float = 10.0) -> None:
@@ -123,10 +125,14 @@ class MqttClient:
         self._client.max_queued_messages_set(_OWED)
         connected(self._client, host, port)
         if not self._ready.wait(patience) or self._refused:
+            said = self._refused
             self.close()
-            raise UnreachableError(
-                f"the broker at {host}:{port} does not let {own} in {self._refused}".strip(), do="ask who runs it"
-            )
+            where = f"the broker at {host}:{port}"
+            if not said or said in _LATER:
+                raise UnreachableError(f"{where} does not answer ({said or 'not in time'})", do="try again later")
+            if said == _SILENT:
+                said = "it closed the connection without a word and may not know this certificate's authority"
+            raise RefusedError(f"{where} does not let {own} in ({said})", do="ask who runs it")
 
     def call(self, method: str, body: bytes, timeout: float) -> bytes:
         """Returns the service's answer; as :meth:`privet.transport.contract.Client.call`."""
@@ -152,18 +158,18 @@ class MqttClient:
 
     def _on_connect(self, client: Client, _own: Any, _flags: Any, reason: Any, _properties: Any) -> None:
         if reason.is_failure:
-            self._refused = f"({reason})"
+            self._refused = str(reason)
             self._ready.set()
             return
         client.subscribe(self._answer, AT_LEAST_ONCE)  # again after each connection that was lost
 
     def _on_disconnect(self, _client: Client, _own: Any, _flags: Any, reason: Any, _properties: Any) -> None:
         if not self._ready.is_set():
-            self._refused = f"({reason})"
+            self._refused = str(reason)
             self._ready.set()
 
     def _on_subscribe(self, _client: Client, _own: Any, _number: int, reasons: list[Any], _properties: Any) -> None:
-        self._refused = f"({reasons[0]})" if reasons[0].is_failure else ""
+        self._refused = str(reasons[0]) if reasons[0].is_failure else ""
         self._ready.set()
 
     def _on_message(self, _client: Client, _own: Any, message: MQTTMessage) -> None:

@@ -120,4 +120,6 @@ class Answer:
         if len(body) != DIGEST + _VALUE.itemsize * count * classes:
             raise UnreachableError("the service's answer does not fit the question", do="ask again")
         scores = np.frombuffer(body, _VALUE, offset=DIGEST).reshape(count, classes)
+        if not np.isfinite(scores).all():
+            raise UnreachableError("the service's scores are no numbers", do="tell who runs it")
         return cls(body[:DIGEST].hex(), scores.astype(np.float32))

@@ -126,8 +126,10 @@ class Batcher:
             InputError: these are no samples for the model, or too many at once.
         """
         count = len(samples)
-        if samples.shape[1:] != self.version.manifest.shape or not 1 <= count <= self.limits.samples:
-            raise InputError(f"a question of shape {samples.shape}", allowed=f"1 to {self.limits.samples} samples")
+        shape, most = self.version.manifest.shape, self.limits.samples
+        if samples.shape[1:] != shape or not 1 <= count <= most:
+            allowed = f"({', '.join(map(str, ('n', *shape)))}), n from 1 to {most}"
+            raise InputError(f"a question of shape {samples.shape}", allowed=allowed)
         asked = _Question(caller, samples, time.monotonic())
         with self._changed:
             if self._closing:
@@ -220,5 +222,10 @@ class Batcher:
         self._told(len(scores), seconds)
         at = 0
         for asked in batch:
-            asked.future.set_result(Scored(version.digest, scores[at : at + len(asked.samples)]))
+            own = scores[at : at + len(asked.samples)]
             at += len(asked.samples)
+            if np.isfinite(own).all():
+                asked.future.set_result(Scored(version.digest, own))
+            else:
+                wrong = "the model's scores of these values are no numbers"
+                asked.future.set_exception(InputError(wrong, do="give smaller values"))

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from privet.errors import PrivetError, UnreachableError
 from privet.ledger.wire import BATCH, LIMIT, encode_batch
-from privet.transport.contract import Client, Peer
+from privet.transport.contract import Client, Peer, UnprovenError
 
 WAITING = 512
 """Messages that wait for one peer at most; the oldest go first, and are sent again when they matter."""
@@ -80,7 +80,7 @@ class Links:
             return False
         try:
             client.call(method, body, self._timeout)
-        except UnreachableError:
+        except (UnreachableError, UnprovenError):
             return False
         except PrivetError:
             return True  # it answered; what it does not want is dropped

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -83,19 +84,37 @@ class Log:
         return self.records[-1].hash if self.records else GENESIS
 
     def append(self, kind: str, body: dict[str, Any]) -> Record:
-        """Writes a record through to the disk and returns it."""
+        """Writes a record through to the disk and returns it.
+
+        Raises:
+            RunError: the disk is full or failed; the log is as it was.
+        """
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         record = Record(len(self.records), kind, now, json.loads(json.dumps(body, allow_nan=False)), self.head)
-        with self.path.open("a", encoding="ascii") as file:
-            file.write(record.line())
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            _written(self.path, record.line().encode("ascii"))
+        except OSError as error:
+            wrong = f"{self.path} can't be written ({error.strerror or error})"
+            raise RunError(wrong, do="make room or rights there, and try again") from None
         self.records.append(record)
         return record
 
     def of(self, kind: str) -> list[Record]:
         """Returns the records of one kind, oldest first."""
         return [record for record in self.records if record.kind == kind]
+
+
+def _written(path: Path, line: bytes) -> None:
+    """Adds a line to a file, through to the disk: all of it, or nothing that the next line would be glued to."""
+    with path.open("ab", buffering=0) as file:
+        before = file.tell()
+        try:
+            if file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(before)
+            raise
 
 
 def verify(path: Path) -> list[Record]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from privet import parts
-from privet.errors import InputError, RefusedError, RunError
+from privet.errors import InputError, RefusedError, RunError, rows_of
 from privet.governance.bit_budget import SLACK, BitBook, BitBudget
 from privet.inference.asking import Asker
 from privet.inference.guarded import Guarded
@@ -105,10 +105,12 @@ class Way:
         """
         if self.budget is not None:
             memo, account = self._memo(), (self.budget.subject, self.budget.purpose)
-            with BitBook(self.state / BITS, [self.budget]) as book:
+            with BitBook(self.state / BITS, [self.budget], memo.noted(BITS)) as book:
                 guarded = Guarded(self.made, memo, book, self.budget.purpose, self.which, self.rng)
                 before = book.spent(*account)
-                return guarded.release(samples, self.budget.subject), book.spent(*account) - before
+                released = guarded.release(samples, self.budget.subject)
+                memo.note(BITS, book.mark)  # a book that is emptied or cut short would be paid from again
+                return released, book.spent(*account) - before
         if not any(each.adds_noise for each in self.made.obfuscator.noise.mechanisms):
             return self.made.release(samples, self.rng, self.which), math.inf
         memo = self._memo()  # noise drawn again averages out
@@ -139,21 +141,38 @@ class Way:
 
     @cached_property
     def _secret(self) -> bytes:
-        path = self.state / SECRET
         self.state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # What got lost isn't made anew: without the secret or the memo everything would be drawn again, and without the
-        # book paid for again.
-        there = [name for name in (MEMO, BITS, SECRET) if (self.state / name).exists()]
-        if not there:
-            (self.state / MEMO).touch()
+        if not any((self.state / name).exists() for name in (MEMO, BITS, SECRET)):
+            Memo.found(self.state / MEMO)
             (self.state / BITS).touch()
-            write_secret(path, os.urandom(_SIZE))
-        for lost in {MEMO, BITS} - set(there) if there else ():
-            raise RunError(f"{self.state / lost} is missing", do="restore the file; it says what was released")
-        secret = read_secret(path)
-        if len(secret) != _SIZE:
-            raise RunError(f"{path} is damaged", allowed=f"{_SIZE} bytes", do="restore the file")
-        return secret
+            write_secret(self.state / SECRET, os.urandom(_SIZE))
+        return _secret(self.state)
+
+
+def accounts(state: Path) -> list[tuple[BitBudget, float]]:
+    """Returns the budgets in a device's state folder, each with the bits that were paid of it.
+
+    Raises:
+        InputError: the folder is none, or a file of it is missing or damaged, or others can read the secret.
+        RefusedError: somebody asks a service with it just now.
+    """
+    memo = Memo(state / MEMO, _secret(state))
+    with BitBook(state / BITS, mark=memo.noted(BITS)) as book:
+        return book.accounts()
+
+
+def _secret(state: Path) -> bytes:
+    # What got lost isn't made anew: without the secret or the memo everything would be drawn again, and without the
+    # book paid for again.
+    for name in (MEMO, BITS, SECRET):
+        if not (state / name).exists():
+            raise RunError(
+                f"{state / name} is missing", do="restore the file; without it nobody knows what was released"
+            )
+    secret = read_secret(state / SECRET)
+    if len(secret) != _SIZE:
+        raise RunError(f"{state / SECRET} is damaged", allowed=f"{_SIZE} bytes", do="restore the file")
+    return secret
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,7 +242,7 @@ class Device:
         def elsewhere(leaving: Tensor) -> Tensor:
             nonlocal bits, version
             released, bits = self.way.release(leaving) if self.way else (leaving, math.inf)
-            within(released.numpy(), asker.offer().manifest.span)
+            within(released.numpy(), asker.offer().manifest.span)  # noise and decoders may leave it
             answer = asker.ask(released.numpy())
             version = answer.version
             return torch.from_numpy(answer.scores)
@@ -254,11 +273,12 @@ class Device:
         # Asked before a bit is paid: a service that is not there, or refuses, costs nothing.
         manifest = asker.offer().manifest
         if tuple(samples.shape[1:]) != manifest.shape or not len(samples):
-            raise InputError(f"samples of shape {tuple(samples.shape)}", allowed=f"(n, {manifest.shape}), one or more")
-        within(samples.numpy(), None)
+            raise InputError(f"samples of shape {tuple(samples.shape)}", allowed=rows_of(manifest.shape))
+        within(samples.numpy(), manifest.span)
         for what, model in (
             ("the obfuscator", self.way.made.trained if self.way else None),
             ("the own model", self.own),
         ):
             if model is not None:
                 model.require(manifest.shape, manifest.classes, what, "as the service's model has")
+                model.refuse_far(samples)

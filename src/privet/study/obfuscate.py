@@ -20,6 +20,7 @@ from privet.inference.obfuscators import UserModel
 from privet.inference.obfuscators.prototype import Prototype
 from privet.inference.obfuscators.student import Distilled
 from privet.inference.offload import accuracies
+from privet.models import Model
 from privet.models.cost import multiplications
 from privet.models.fitting import Fitting
 from privet.randomness import seeded, system
@@ -51,7 +52,8 @@ def train(
         data: part table of the data set.
         obfuscator: part table of the obfuscator.
         count: how many obfuscators; each participant picks one at random.
-        device_model: part table of the network with which a device would answer itself, for comparison.
+        device_model: part table of the network with which a device would answer itself, for comparison; not for an
+            obfuscator that has a student.
         fitting: how the model is trained.
         seed: of every training.
         rows: train on so many rows at most.
@@ -59,17 +61,26 @@ def train(
 
     Raises:
         PartError, DataError: a part or the data are not to be had.
-        InputError: the folder's model is not for this data.
+        InputError: the folder's model is not for this data, or the obfuscator has a student of its own.
     """
     part = parts.build("obfuscators", obfuscator)
+    coded = isinstance(part, Distilled)
+    if coded and device_model:
+        wrong = f"a device with {parts.name_of(part)} answers with its student"
+        raise InputError(wrong, do="leave out --device-model, or name the student: --set obfuscator.student=NAME")
     found = Rows.of(parts.build("datasets", data).load(), rows)
+    shape = tuple(found.inputs.shape[1:])
+    table = device_model or {"name": "small-cnn" if len(shape) == 3 else "mlp"}
+    student = part.student if coded else parts.build("models", table)
+    for each in (part, student):
+        each.build(shape, found.classes)  # refuses inputs that it can't take, before anything is trained
     trained = _model(model, found, fitting, seed, tell)
     trained = dataclasses.replace(trained, about={**trained.about, "data": dict(data), "seed": seed})
     tell(f"training {count} x {parts.name_of(part)}")
     made = Obfuscation.train(part, trained, found.inputs, found.labels, count, seeded(seed, "obfuscators"))
-    table = device_model or {"name": "small-cnn" if len(trained.shape) == 3 else "mlp"}
-    tell(f"training {table['name']}, with which a device would answer itself")
-    return dataclasses.replace(made, figures=figures(made, found) | alternatives(made, found, table, seed))
+    if not coded:
+        tell(f"training {parts.name_of(student)}, with which a device would answer itself")
+    return dataclasses.replace(made, figures=figures(made, found) | alternatives(made, found, student, seed))
 
 
 def _model(
@@ -109,20 +120,18 @@ def figures(made: Obfuscation, rows: Rows) -> dict[str, Any]:
     }
 
 
-def alternatives(made: Obfuscation, rows: Rows, device_model: Mapping[str, Any], seed: int) -> dict[str, Any]:
+def alternatives(made: Obfuscation, rows: Rows, student: Model, seed: int) -> dict[str, Any]:
     """Returns what a device would reach that sends nothing, or only the samples of which it is least sure, unchanged.
 
     Args:
-        made: the obfuscators; where they have a network that answers, that one is taken.
+        made: the obfuscators; where they have a student, it is trained already.
         rows: the model's owner trains the device's network on them, with the model as teacher.
-        device_model: its part table.
+        student: the device's network.
         seed: of the training.
     """
-    part = made.obfuscator
-    if isinstance(part, Distilled):
-        side, student = made.sides[0], part.student
+    if isinstance(made.obfuscator, Distilled):
+        side = made.sides[0]
     else:
-        student = parts.build("models", device_model)
         model = UserModel(made.trained.network, rows.inputs, rows.labels, rows.classes)
         side = Prototype(student=student).fit(model, seeded(seed, "device model"))
     network = side.encoder.get_submodule("0").eval()

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from privet.transport.identity import Identity
 _PATIENCE = 120.0
 _MINER = """
 import signal, sys
+from contextlib import ExitStack
 from pathlib import Path
 from privet.ledger.miner import mine
 
@@ -47,7 +49,8 @@ def speed(miners: int, folder: Path, blocks: int = 20, batch: int = 200) -> dict
         UnreachableError: the miners do not start, or stop agreeing.
     """
     names = [f"miner-{at}" for at in range(1, miners + 1)]
-    genesis = found(folder, [register(folder / name, name, f"127.0.0.1:{_free_port()}") for name in names], "bench")
+    places = zip(names, _free_ports(len(names)), strict=True)
+    genesis = found(folder, [register(folder / name, name, f"127.0.0.1:{port}") for name, port in places], "bench")
     place = folder / MANUFACTURER_FOLDER
     identity, secret = Identity.load(place), seed(place / SIGNING_FILE)
     maker, home = public_key(secret), bytes(31) + b"\1"
@@ -109,8 +112,10 @@ def _wait(remotes: list[Remote], payer: bytes, nonce: int) -> None:
         time.sleep(0.002 if nonce else 0.1)
 
 
-def _free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
+def _free_ports(count: int) -> list[int]:
+    """Returns ports that are free, each another one: all are held until the last is found."""
+    with ExitStack() as held:
+        taken = [held.enter_context(socket.socket()) for _ in range(count)]
+        for each in taken:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in taken]

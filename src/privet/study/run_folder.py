@@ -140,7 +140,7 @@ def keep_model(experiment: Experiment, state: State, folder: Path, log: Log) -> 
         return
     network = task.network()
     network.load_state_dict(state)
-    about = {"plan": experiment.plan.digest}
+    about: dict[str, Any] = {"plan": experiment.plan.digest, "reach": float(task.inputs.abs().max())}
     if "data" not in log.of("plan")[0].body["given"]:
         about["data"] = experiment.plan.to_table()["data"]
     Trained(task.model, network.eval(), task.shape, task.classes, about).save(folder)

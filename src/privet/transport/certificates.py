@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -210,6 +211,24 @@ def require_current(certificate: bytes, named: str, do: str) -> None:
     end = expires(certificate)
     if end <= datetime.datetime.now(datetime.UTC):
         raise RefusedError(f"{named} expired on {end:%Y-%m-%d}", do=do)
+
+
+def issued_by(certificate: bytes, authorities: bytes) -> bool:
+    """Returns whether one of some authorities (PEM, one after the other) signed a certificate (PEM).
+
+    Raises:
+        InputError: one of them is no certificate.
+    """
+    own = _read(certificate)
+    return any(_signed(own, each) for each in x509.load_pem_x509_certificates(authorities))
+
+
+def _signed(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
 
 
 def name_in(certificate: bytes) -> str:

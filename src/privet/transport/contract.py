@@ -20,13 +20,17 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from privet.errors import InputError, PrivetError, RefusedError, UnreachableError
-from privet.transport.certificates import host_of
+from privet.transport.certificates import host_of, issued_by
 
 LIMIT = 4 << 20
 """Longest body in bytes unless both ends say otherwise; what is larger goes in pieces (:mod:`.pieces`)."""
 
 _LOG = logging.getLogger(__name__)
 _TOLD = 500
+
+
+class UnprovenError(RefusedError):
+    """One of both ends did not prove to the other who it is, so nothing was asked."""
 
 
 @dataclass(frozen=True, order=True)
@@ -125,3 +129,21 @@ def fits(body: bytes, limit: int) -> bytes:
     if len(body) > limit:
         raise InputError(f"a message of {len(body)} bytes is oversize", allowed=f"up to {limit}")
     return body
+
+
+def hung_up(where: str, certificate: bytes, authority: bytes) -> UnprovenError | UnreachableError:
+    """Returns what it means that a server closed the connection without a word.
+
+    So it does to a certificate of another authority, when it is being stopped, and when it is full. Only the first is
+    for good, and the certificate shows it.
+
+    Args:
+        where: who that is, for the line.
+        certificate: what it was shown, PEM; b"" for none.
+        authority: that signed its certificate, PEM; the one that it takes certificates of.
+    """
+    if certificate and not issued_by(certificate, authority):
+        wrong = f"{where} does not let this certificate in: it is of another authority"
+        return UnprovenError(wrong, do="ask who runs it for one")
+    do = "if it goes on, ask who runs it: it may not know this certificate's authority"
+    return UnreachableError(f"{where} closed the connection without a word", do=do)

@@ -30,13 +30,14 @@ import grpc
 
 from privet.errors import InputError, RefusedError, UnreachableError
 from privet.transport.certificates import host_of, name_in
-from privet.transport.contract import LIMIT, Peer, Service, answer, fits, opened
+from privet.transport.contract import LIMIT, Peer, Service, UnprovenError, answer, fits, hung_up, opened
 from privet.transport.identity import Identity
 
 PREFIX, LISTEN = "/privet/", "/privet/listen"
 CALLS = 32
 """Calls that a server answers at a time; more are turned away."""
 
+_CLOSED = ("Socket closed", "Connection reset by peer", "Broken pipe")
 _FRAME = struct.Struct(">QB")
 _KEEPALIVE = [
     ("grpc.keepalive_time_ms", 10_000),
@@ -65,7 +66,7 @@ class GrpcClient:
 
     def __init__(self, address: str, peer: Peer, identity: Identity, limit: int = LIMIT) -> None:
         self.peer, self._limit = peer, limit
-        self._address = address
+        self._address, self._identity = address, identity
         self._channel: Any = grpc.secure_channel(
             address,
             grpc.ssl_channel_credentials(identity.authority, identity.key, identity.certificate),
@@ -89,7 +90,7 @@ class GrpcClient:
         try:
             reply: bytes = ask(body, timeout=timeout)
         except grpc.RpcError as error:
-            raise _lost(self.peer, self._address, error) from None
+            raise _lost(self.peer, self._address, error, self._identity) from None
         except ValueError:
             raise RefusedError("this client is closed") from None
         return fits(opened(self.peer, reply), self._limit)
@@ -335,7 +336,7 @@ def _name_in(certificate: bytes) -> str:
     return name_in(certificate)
 
 
-def _lost(peer: Peer, address: str, error: Any) -> InputError | RefusedError | UnreachableError:
+def _lost(peer: Peer, address: str, error: Any, own: Identity) -> RefusedError | UnreachableError:
     code, where = error.code(), f"{peer} at {address}"
     if code == grpc.StatusCode.PERMISSION_DENIED:
         return RefusedError(f"{where} does not let this certificate in", do="ask who runs it")
@@ -343,5 +344,11 @@ def _lost(peer: Peer, address: str, error: Any) -> InputError | RefusedError | U
         return UnreachableError(f"{where} does not answer in time")
     if code == grpc.StatusCode.RESOURCE_EXHAUSTED:
         return UnreachableError(f"{where} is busy, or a message was oversize", do="try again later")
-    why = " ".join((error.details() or code.name).split())[:200]
-    return UnreachableError(f"{where} is unreachable: {why}")
+    why = " ".join((error.details() or code.name).split())
+    if "CERTIFICATE_VERIFY_FAILED" in why or "Hostname Verification" in why:
+        return UnprovenError(
+            f"{where} did not prove who it is", do="check the address, and the authority's certificate"
+        )
+    if not why.endswith(_CLOSED):
+        return UnreachableError(f"{where} is unreachable: {why[:200]}")
+    return hung_up(where, own.certificate, own.authority)

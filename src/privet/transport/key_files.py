@@ -33,7 +33,7 @@ def read_secret(path: Path) -> bytes:
         RefusedError: others than its owner can read or write it, or it is a link.
     """
     if not path.is_file():
-        raise InputError(f"{path} is missing", do="bring the file back, or make a new one")
+        raise InputError(f"{path} is missing", do="bring the file back")
     mode = path.lstat().st_mode
     if stat.S_ISLNK(mode) or stat.S_IMODE(mode) & 0o077:
         raise RefusedError(f"{path} can be read by others", allowed="mode 0600", do=f"run: chmod 600 {path}")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from privet.apps.cli.output import FloatRange
 from privet.errors import InputError
 
 if TYPE_CHECKING:
@@ -139,8 +140,8 @@ def consent() -> None:
 
 @consent.command()
 @click.argument("purpose")
-@click.option("--epsilon", type=float, help="The most that all work for PURPOSE together may cost.")
-@click.option("--delta", type=float, default=1e-5, show_default=True, help="At which epsilon counts.")
+@click.option("--epsilon", type=FloatRange(), help="The most that all work for PURPOSE together may cost.")
+@click.option("--delta", type=FloatRange(), default=1e-5, show_default=True, help="At which epsilon counts.")
 @click.option(
     "--unit", type=click.Choice(["record", "device"]), default="record", show_default=True, help="Who is protected."
 )

@@ -44,6 +44,8 @@ def export(folder: Path, target: str, out: Path, part: str | None, which: int, a
         written = export_obfuscator(made, out, which, _rows(made.trained))
     else:
         trained = Trained.load(folder)
+        if click.get_current_context().get_parameter_source("which") is click.core.ParameterSource.COMMANDLINE:
+            raise click.UsageError("'--which' is of no use with a model: it picks an obfuscator")
         written = export_model(trained, out, _rows(trained))
     said: dict[str, Any] = {"target": target, "part": part, "out": str(out), "bytes": written.size}
     said |= {"input": INPUT, "output": OUTPUT, "shape": ["n", *written.shape]}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from privet.apps.cli.main import LazyGroup
-from privet.apps.cli.output import json_option, print_json
+from privet.apps.cli.output import FloatRange, json_option, print_json
 from privet.errors import InputError
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def init(folder: Path, name: str, hosts: tuple[str, ...], as_json: bool) -> None
 @click.option("--count", type=int, default=1, show_default=True, help="How many devices to invite.")
 @click.option("--profile", default="gateway", show_default=True, help="Their hardware.")
 @click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="By which runs choose; may be repeated.")
-@click.option("--days", type=float, default=7.0, show_default=True, help="How long the tokens last.")
+@click.option("--days", type=FloatRange(), default=7.0, show_default=True, help="How long the tokens last.")
 @json_option
 def invite(folder: Path, count: int, profile: str, labels: tuple[str, ...], days: float, as_json: bool) -> None:
     """Print one-time tokens, one a line. Nobody can show them again: the fleet keeps hashes only."""

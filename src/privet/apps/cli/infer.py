@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from privet.apps.cli.infer_service import ask, check_needed, service_options
-from privet.apps.cli.output import json_option, print_json
+from privet.apps.cli.output import FloatRange, json_option, print_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,13 +32,15 @@ _FILE = click.Path(dir_okay=False, exists=True, path_type=Path)
 @click.command()
 @click.option("--protocol", type=click.Choice(["blinded", "distributed"]), default="blinded", show_default=True)
 @click.option("--folder", type=_FOLDER, required=True, help="The asker's certificate; helpers.json and masks.")
-@click.option("--model", metavar="NAME", help="With helpers: lenet, cifar, vgg16 or vgg19.")
-@click.option("--weights", type=_FILE, help="With helpers: the model's values, a safetensors file.")
+@click.option("--model", metavar="NAME|FOLDER", help="With helpers: lenet, cifar, vgg16, vgg19, or a trained model.")
+@click.option("--weights", type=_FILE, help="Of a NAME: the published network's values, a safetensors file.")
 @click.option("--input", "inputs", type=_FILE, required=True, help="Images (n, channels, height, width): a .npy file.")
 @service_options
 @click.option("--where", type=click.Choice(["auto", "helpers", "here"]), default="auto", show_default=True)
 @click.option("--batch", type=click.IntRange(1, 1024), default=64, show_default=True, help="Images at a time.")
-@click.option("--ssim", type=float, default=0.4, show_default=True, help="With distributed: tolerated similarity.")
+@click.option(
+    "--ssim", type=FloatRange(), default=0.4, show_default=True, help="With distributed: tolerated similarity."
+)
 @click.option("--planner", default="fused", show_default=True, metavar="PART", help="With distributed: who plans.")
 @json_option
 def infer(
@@ -64,9 +66,8 @@ def infer(
         _refuse_helpers()
         return ask(folder, _array(inputs), as_json, **asked)
     check_needed(asked)
-    if model is None or weights is None:
-        missing = "--model" if model is None else "--weights"
-        raise click.UsageError(f"Missing option '{missing}', or '--service'", click.get_current_context())
+    if model is None:
+        raise click.UsageError("Missing option '--model', or '--service'", click.get_current_context())
     import torch
 
     torch.set_num_threads(1)
@@ -112,20 +113,21 @@ def _staying(
     """Returns what asks about all images, or about those alone of which the own model is not sure."""
     import torch
 
-    from privet.errors import InputError
+    from privet.errors import InputError, rows_of
     from privet.inference.obfuscation import Trained
     from privet.inference.offload import Offload, Offloaded
 
-    if own_model is None:
-        if offload is not None or threshold is not None:
-            raise click.UsageError("Missing option '--own-model', which answers what stays here")
-        return lambda ask: Offloaded(ask(images), torch.ones(len(images), dtype=torch.bool))
-    if (offload is None) == (threshold is None):
+    if own_model is None and (offload is not None or threshold is not None):
+        raise click.UsageError("Missing option '--own-model', which answers what stays here")
+    if own_model is not None and (offload is None) == (threshold is None):
         raise click.UsageError("'--own-model' goes with one of '--offload' and '--threshold'")
-    own = Trained.load(own_model)
+    own = Trained.load(own_model) if own_model is not None else None
     if tuple(images.shape[1:]) != network.inputs or not len(images):
-        raise InputError(f"inputs of shape {tuple(images.shape)}", allowed=f"(images, *{network.inputs})")
+        raise InputError(f"inputs of shape {tuple(images.shape)}", allowed=rows_of(network.inputs))
+    if own is None:
+        return lambda ask: Offloaded(ask(images), torch.ones(len(images), dtype=torch.bool))
     own.require(network.inputs, network.outputs[0], "the own model", f"as {network.name} has")
+    own.refuse_far(images)
     return lambda ask: Offload(own.answer, ask, threshold, offload).answer(images)
 
 
@@ -196,14 +198,23 @@ def _helpers(folder: Path) -> dict[Peer, Client]:
     return {peer: GrpcClient(address, peer, identity, LIMIT) for peer, address in addresses(folder).items()}
 
 
-def _network(model: str, weights: Path) -> Network:
+def _network(model: str, weights: Path | None) -> Network:
     from privet import parts
     from privet.errors import InputError, nearest
     from privet.inference.distributed.networks import PAPER, described
+    from privet.inference.obfuscation import Trained
     from privet.tensors import fill, load
 
+    if Path(model).is_dir():
+        if weights is not None:
+            raise click.UsageError("'--weights' is of no use with a folder, which has its own")
+        trained = Trained.load(Path(model))
+        return described(trained.network, trained.shape, parts.name_of(trained.model))
     if model not in PAPER:
-        raise InputError(f"no network called {model!r}", allowed=", ".join(PAPER), do=nearest(model, list(PAPER)))
+        allowed = f"{', '.join(PAPER)}, or the folder of a trained model"
+        raise InputError(f"no network called {model!r}", allowed=allowed, do=nearest(model, list(PAPER)))
+    if weights is None:
+        raise click.UsageError("Missing option '--weights'", click.get_current_context())
     table, shape, classes = PAPER[model]
     module = parts.build("models", table).build(shape, classes)
     try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from privet.apps.cli.output import Command, print_json
+from privet.apps.cli.output import Command, FloatRange, print_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from privet.study.asked import Device
 
 _DIR = click.Path(file_okay=False, path_type=Path)
-_SHARE = click.FloatRange(0, 1)
+_SHARE = FloatRange(0, 1)
 _PEER = "service/inference"
 _OPTIONS = (
     click.option("--service", metavar="URL", help="Ask a service instead: https, grpc or (broker) mqtts ://HOST:PORT."),
@@ -29,7 +29,7 @@ _OPTIONS = (
     click.option("--state", type=_DIR, help="With --obfuscator: what this device released and paid; kept."),
     click.option("--subject", metavar="NAME", help="With coded obfuscators: whose samples they are."),
     click.option("--purpose", metavar="NAME", help="With coded obfuscators: what the answers are for."),
-    click.option("--bits", type=click.FloatRange(0, min_open=True), help="With coded obfuscators: what may be told."),
+    click.option("--bits", type=FloatRange(0, min_open=True), help="With coded obfuscators: what may be told."),
     click.option(
         "--offload", type=_SHARE, metavar="SHARE", help="Only the SHARE leaves that this machine is least sure of."
     ),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from privet.apps.cli.output import json_option, print_json
+from privet.apps.cli.output import FloatRange, json_option, print_json
 
 if TYPE_CHECKING:
     from privet.ledger.miner_folder import Member
@@ -22,9 +22,7 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.option("--register", metavar="NAME", help="Make keys in FOLDER for a miner of this name, and end.")
 @click.option("--address", default="", metavar="HOST:PORT", help="With --register: where others reach it, if they can.")
 @click.option("--listen", default="", metavar="HOST:PORT", help="Listen there.  [default: the registered address]")
-@click.option(
-    "--idle", type=click.FloatRange(0, 3600), default=5.0, show_default=True, help="Seconds between empty blocks."
-)
+@click.option("--idle", type=FloatRange(0, 3600), default=5.0, show_default=True, help="Seconds between empty blocks.")
 @click.option("--votes-only", is_flag=True, help="For chains without training: believe results unchecked.")
 @json_option
 def miner(

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from privet.apps.cli.output import json_option, print_json, print_table
+from privet.apps.cli.output import FloatRange, json_option, print_json, print_table
 
 _DIR = click.Path(file_okay=False, path_type=Path)
 
@@ -55,27 +55,36 @@ def train(
     are on the test rows.
     """
     from dataclasses import replace
+    from tempfile import TemporaryDirectory
 
     from privet.errors import InputError
     from privet.study import obfuscate as study
-    from privet.study.settings import apply
 
-    if out.exists():
+    if out.exists() or out.is_symlink():
         raise InputError(f"{out} exists", do="name a new folder")
-    named = {"model": {"name": model}, "data": {"name": data}, "obfuscator": {"name": obfuscator}}
-    tables = apply(named, settings)
-    made = study.train(
-        Path(model) if Path(model).is_dir() else tables["model"],
-        tables["data"],
-        tables["obfuscator"],
-        count=count,
-        device_model={"name": device_model} if device_model else None,
-        fitting=replace(study.FITTING, epochs=epochs),
-        seed=seed,
-        rows=rows,
-        tell=_tell,
-    )
-    made.save(out)
+    named, folder = {"data": {"name": data}, "obfuscator": {"name": obfuscator}}, Path(model)
+    if not folder.is_dir():
+        named = {"model": {"name": model}} | named
+    elif click.get_current_context().get_parameter_source("epochs") is click.core.ParameterSource.COMMANDLINE:
+        raise click.UsageError(f"'--epochs' is of no use with the model in {folder}: it stays as it is")
+    tables = _set(named, settings)
+    # Made before the training, which then can't end where nothing may be written; away again on any error.
+    with TemporaryDirectory(prefix=".part-", dir=next(each for each in out.parents if each.exists())) as part:
+        made = study.train(
+            tables.get("model", folder),
+            tables["data"],
+            tables["obfuscator"],
+            count=count,
+            device_model={"name": device_model} if device_model else None,
+            fitting=replace(study.FITTING, epochs=epochs),
+            seed=seed,
+            rows=rows,
+            tell=_tell,
+        )
+        fresh = Path(part) / out.name
+        made.save(fresh)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        fresh.rename(out)
     figures = dict(made.figures)
     if as_json:
         print_json({"obfuscator": obfuscator, "count": count, "out": str(out)} | figures)
@@ -94,7 +103,7 @@ def train(
 @click.option("--data", metavar="NAME", help="Another data set than the one of the training.")
 @click.option("--pairs", type=click.IntRange(100), default=20_000, show_default=True, help="Of the coordinator's own.")
 @click.option("--records", type=click.IntRange(10), default=2_000, show_default=True, help="Test rows attacked.")
-@click.option("--effort", type=click.FloatRange(0.01, 100), default=1.0, show_default=True, help="Of what learns.")
+@click.option("--effort", type=FloatRange(0.01, 100), default=1.0, show_default=True, help="Of what learns.")
 @click.option("--attacker", "attackers", multiple=True, metavar="NAME", help="Only this one; may be repeated.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the attackers.")
 @json_option
@@ -130,6 +139,43 @@ def evaluate(
         print_json(report)
         return
     _print(report)
+
+
+@obfuscate.command()
+@click.argument("state", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@json_option
+def spent(state: Path, as_json: bool) -> None:
+    """Show what the device with the folder STATE has told, and may still tell.
+
+    STATE is what --state of privet infer names. Each subject and purpose has a line; nothing is asked or sent.
+    """
+    from privet.study.asked import accounts
+
+    found = [
+        {"subject": each.subject, "purpose": each.purpose, "bits": each.bits, "spent": told, "left": each.bits - told}
+        for each, told in accounts(state)
+    ]
+    if as_json:
+        print_json({"state": str(state), "accounts": found})
+        return
+    for each in found:
+        left = f"{each['spent']:.4g} of {each['bits']:g} bits were paid, {each['left']:.4g} are left"
+        click.echo(f"{each['subject']}, {each['purpose']}: {left}")
+    if not found:
+        click.echo("no budget of bits was opened")
+
+
+def _set(named: Mapping[str, Any], settings: tuple[str, ...]) -> dict[str, Any]:
+    """Returns the tables with ``--set`` applied, or refuses what sets no field of them."""
+    from privet.errors import InputError
+    from privet.study.settings import apply
+
+    tables = apply(named, settings)
+    for key, table in tables.items():
+        if key not in named or not isinstance(table, dict):
+            allowed = ", ".join(f"{each}.FIELD=VALUE" for each in named)
+            raise InputError(f"--set {key}: no field of a part that is made here", allowed=allowed)
+    return tables
 
 
 def _tell(line: str) -> None:

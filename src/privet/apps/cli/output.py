@@ -12,6 +12,26 @@ import click
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
+class FloatRange(click.FloatRange):
+    """A number between bounds, or any number without them; what is not a number is refused.
+
+    click compares NaN with the bounds, and finds it neither below the one nor above the other.
+    """
+
+    name = "float"  # in the help, which shows the bounds beside it
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Returns the number, or refuses what is none or out of bounds."""
+        found = float(super().convert(value, param, ctx))
+        if math.isnan(found):
+            self.fail(f"{value!r} is not a number", param, ctx)
+        return found
+
+    def _describe_range(self) -> str:
+        # click says "x<=None" in the help where there are no bounds.
+        return "" if self.min is None and self.max is None else super()._describe_range()
+
+
 def json_option(command: Command) -> Command:
     """Adds ``--json`` to a command, as its argument ``as_json``."""
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON object, nothing else.")(command)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from privet.apps.cli.output import json_option, print_json
+from privet.apps.cli.output import FloatRange, json_option, print_json
 
 if TYPE_CHECKING:
     from privet.inference.distributed.fleets import Fleet
@@ -27,7 +27,9 @@ MODELS = "lenet, cifar, vgg16 or vgg19"
     metavar="FLEET",
     help="paper:N is N helpers (RPi3, LG Nexus 5, STM32H7, and again); mix:PROFILE=N,... so many of each profile.",
 )
-@click.option("--ssim", type=float, default=0.4, show_default=True, help="Tolerated similarity of a recovered image.")
+@click.option(
+    "--ssim", type=FloatRange(), default=0.4, show_default=True, help="Tolerated similarity of a recovered image."
+)
 @click.option(
     "--planner", "planner_name", default="fused", show_default=True, metavar="PART", help="Who plans: see privet parts."
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from privet.apps.cli.main import LazyGroup
-from privet.apps.cli.output import json_option, print_json
+from privet.apps.cli.output import FloatRange, json_option, print_json
 
 _MECHANISMS = ("gaussian", "laplace", "geometric", "discrete-gaussian")
 
@@ -22,12 +22,14 @@ def privacy() -> None:
 
 @click.command()
 @click.option("--mechanism", type=click.Choice(_MECHANISMS), required=True, help="Which noise.")
-@click.option("--epsilon", type=float, help="The epsilon that all steps together may cost.")
-@click.option("--noise-multiplier", type=float, help="Noise scale over sensitivity, in place of --epsilon.")
-@click.option("--delta", type=float, default=1e-5, show_default=True, help="The probability not bounded by epsilon.")
+@click.option("--epsilon", type=FloatRange(), help="The epsilon that all steps together may cost.")
+@click.option("--noise-multiplier", type=FloatRange(), help="Noise scale over sensitivity, in place of --epsilon.")
+@click.option(
+    "--delta", type=FloatRange(), default=1e-5, show_default=True, help="The probability not bounded by epsilon."
+)
 @click.option(
     "--sampling-rate",
-    type=float,
+    type=FloatRange(),
     default=1.0,
     show_default=True,
     help="Probability with which each unit takes part in a step (Poisson sampling).",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from privet.apps.cli.main import Stopped
-from privet.apps.cli.output import json_option, print_json, print_table, settings_option
+from privet.apps.cli.output import FloatRange, json_option, print_json, print_table, settings_option
 from privet.apps.cli.progress import reporter
 
 if TYPE_CHECKING:
@@ -37,9 +37,7 @@ _out = click.option("--out", type=_FOLDER, help="Folder of the run, which must b
 @click.option("--label", default="", metavar="KEY=VALUE", help="Ask devices that bear this label only.")
 @click.option("--nodes", type=click.IntRange(min=1), help="Begin once so many devices joined.  [default: all]")
 @click.option("--enough", type=click.IntRange(min=1), help="Replies after which a round waits for no more.")
-@click.option(
-    "--patience", type=click.FloatRange(min=0), default=60, show_default=True, help="Seconds to wait for devices."
-)
+@click.option("--patience", type=FloatRange(min=0), default=60, show_default=True, help="Seconds to wait for devices.")
 @json_option
 def run(
     plan: Path,

@@ -45,8 +45,8 @@ class Broker:
         admits: whether the holder of a certificate may ask.
 
     Raises:
-        UnreachableError: the broker does not answer, or does not let the service in.
-        RefusedError: it does not prove who it is.
+        UnreachableError: the broker does not answer.
+        RefusedError: it does not prove who it is, or does not let the service in.
     """
 
     def __init__(self, host: str, port: int, folder: Path, desk: Desk, admits: Admits, patience: float = 10.0) -> None:
@@ -62,8 +62,11 @@ class Broker:
         connected(self._client, host, port)
         if not self._ready.wait(patience) or self._wrong:
             ended(self._client)
-            raise UnreachableError(
-                f"the broker at {host}:{port} does not let {own} read {ASK}/# {self._wrong}".strip(),
+            where = f"the broker at {host}:{port}"
+            if not self._wrong:
+                raise UnreachableError(f"{where} does not answer in time")
+            raise RefusedError(
+                f"{where} does not let {own} read {ASK}/# {self._wrong}",
                 do="give the service its lines in the broker's access list",
             )
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from privet.apps.cli.output import FloatRange
 from privet.errors import InputError, MissingExtraError, PrivetError
 
 if TYPE_CHECKING:
@@ -59,11 +60,11 @@ def serve() -> None:
 @click.option("--tokens", type=_FILE, help="Tokens that web clients may show instead of a certificate.")
 @click.option("--fleet", type=_FOLDER, help="Let in devices of this fleet only, while they are not revoked.")
 @click.option("--batch", type=click.IntRange(1, 4096), default=64, show_default=True, help="Samples at once.")
-@click.option("--wait", type=click.FloatRange(0, 1000), default=2.0, show_default=True, help="Milliseconds for more.")
+@click.option("--wait", type=FloatRange(0, 1000), default=2.0, show_default=True, help="Milliseconds for more.")
 @click.option("--samples", type=click.IntRange(1, 4096), default=16, show_default=True, help="Most of one question.")
 @click.option("--waiting", type=click.IntRange(1), default=2048, show_default=True, help="Most samples in the queue.")
 @click.option("--share", type=click.IntRange(1), default=256, show_default=True, help="Most of one caller in it.")
-@click.option("--patience", type=click.FloatRange(0.1, 60), default=5.0, show_default=True, help="Seconds in it.")
+@click.option("--patience", type=FloatRange(0.1, 60), default=5.0, show_default=True, help="Seconds in it.")
 @click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True, help="Threads of torch.")
 @click.option("--connections", type=click.IntRange(1), default=1024, show_default=True, help="Over HTTPS at once.")
 @_json
@@ -124,7 +125,6 @@ def sign(
     service that takes both has none; values that are not finite are refused in any case.
     """
     from privet.inference.versions import publish
-    from privet.transport.key_files import read_secret
 
     table, sides, count = _described(folder, model, shape, classes)
     low, high = (None, None) if span == "any" else _figures(span, float, 2)
@@ -134,7 +134,7 @@ def sign(
         model=table,
         shape=tuple(sides),
         classes=count,
-        secret=read_secret(key),
+        secret=_secret(key),
         span=None if low is None or high is None else (low, high),
     )
     _tell(as_json, f"signed {version} in {folder}", folder=folder, name=name, version=version.digest.hex())
@@ -210,21 +210,39 @@ def _settings(options: dict[str, Any]) -> Settings:
     from privet.apps.service.run import Settings
     from privet.inference.manifest import key_of
     from privet.inference.serving import Limits
+    from privet.transport.identity import CERTIFICATE_FILE
 
     limits = Limits(wait=options.pop("wait") / 1000, **{name: options.pop(name) for name in _LIMITS})
     places: dict[str, Any] = {name: _address(options.pop(name), name) for name in ("https", "grpc", "mqtt", "metrics")}
-    return Settings(signer=key_of(options.pop("signer")), limits=limits, **options, **places)
+    settings = Settings(signer=key_of(options.pop("signer")), limits=limits, **options, **places)
+    if not (settings.identity / CERTIFICATE_FILE).is_file():
+        do = "make one: privet serve certify AUTHORITY FOLDER --as service/NAME"
+        raise InputError(f"{settings.identity} holds no identity of a service, no {CERTIFICATE_FILE}", do=do)
+    return settings
 
 
 _LIMITS = ("batch", "samples", "waiting", "share", "patience")
+
+
+def _secret(path: Path) -> bytes:
+    """Returns a signer's secret key; its public key, which is a file too, is easily taken for it."""
+    from privet.inference.manifest import key_of
+    from privet.transport.key_files import read_secret
+
+    try:
+        key_of(str(path))
+    except InputError:
+        return read_secret(path)
+    raise InputError(f"{path} is a public key", do="name the secret key's file, which privet serve key wrote")
 
 
 def _address(text: str | None, name: str) -> tuple[str, int] | None:
     if not text:
         return None
     host, colon, port = text.removeprefix("mqtts://" if name == "mqtt" else "").rpartition(":")
-    if not colon or not host or not port.isdecimal() or int(port) > 65535:
-        raise InputError(f"--{name} {text!r} is no address", allowed="HOST:PORT, mqtts://HOST:PORT for a broker")
+    if not colon or not host or "/" in host or not port.isdecimal() or int(port) > 65535:
+        allowed = "HOST:PORT or mqtts://HOST:PORT" if name == "mqtt" else "HOST:PORT"
+        raise InputError(f"--{name} {text!r} is no address", allowed=allowed)
     return host.strip("[]"), int(port)
 
 

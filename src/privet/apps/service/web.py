@@ -102,10 +102,7 @@ def application(desk: Desk) -> FastAPI:
             return Response(status_code=400)
         if plain:
             return Response(answered(*found), media_type=BINARY)
-        try:
-            return Response(_json(found), media_type="application/json")
-        except ValueError:
-            return _said(InputError("the model's scores of these values are no numbers", do="give smaller values"))
+        return Response(_json(found), media_type="application/json")
 
     async def model(request: Request) -> Response:
         return Response(desk.offer(), media_type="application/json")

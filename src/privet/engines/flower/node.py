@@ -12,13 +12,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 import httpx
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from flwr.app import Context, Message, RecordDict
@@ -60,6 +57,7 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from privet.engines.flower.link import ServerName
 from privet.engines.flower.wire import Letter, from_records, to_records
 from privet.errors import PrivetError, RefusedError, UnreachableError
+from privet.transport.certificates import issued_by, require_current
 
 Answer = Callable[[Letter], Letter]
 """What Privet makes of work; it may raise nothing but what ends the device."""
@@ -123,13 +121,10 @@ class Coordinator:
 
     def _check(self) -> None:
         """Refuses a certificate that the coordinator would hang up on, which it does without a word."""
-        own = x509.load_pem_x509_certificate(self.certificate.read_bytes())
-        if own.not_valid_after_utc <= datetime.now(UTC):
-            raise RefusedError(f"this device's certificate expired at {own.not_valid_after_utc}", do="join again")
-        try:
-            own.verify_directly_issued_by(x509.load_pem_x509_certificate(self.authority.read_bytes()))
-        except (ValueError, TypeError, InvalidSignature):
-            raise RefusedError("this device's certificate is of another fleet", do="join this one") from None
+        own = self.certificate.read_bytes()
+        require_current(own, "this device's certificate", "join again")
+        if not issued_by(own, self.authority.read_bytes()):
+            raise RefusedError("this device's certificate is of another fleet", do="join this one")
 
 
 def serve(

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import stat
 import subprocess
 import sys
@@ -64,26 +63,19 @@ def test_a_consortium_of_miners_that_made_their_own_keys(call, tmp_path):
     refused(call, 3, "ledger", "init", tmp_path / "other", "--registration", tmp_path / "forged")
 
 
-def test_what_is_asked_wrongly_is_one_line(call, tmp_path):
+def test_what_is_asked_wrongly_is_one_line(call, tmp_path, port):
     assert "say who takes part" in refused(call, 2, "ledger", "init", tmp_path / "x")
     assert "missing" in refused(call, 2, "miner", tmp_path / "nowhere")
     assert "missing" in refused(call, 2, "ledger", "status", tmp_path / "nowhere")
     refused(call, 2, "bench", "ledger", "--processes")
-    call("ledger", "init", tmp_path / "c", "--miners", 1, "--port", free_port())
+    call("ledger", "init", tmp_path / "c", "--miners", 1, "--port", port)
     assert "unreachable" in refused(call, 4, "ledger", "status", tmp_path / "c" / "miner-1")
     assert "no miner is known" in refused(call, 2, "ledger", "status", tmp_path / "c" / "manufacturer")
     (tmp_path / "c" / "miner-1" / "signing.key").chmod(0o644)
     assert "chmod 600" in refused(call, 3, "miner", tmp_path / "c" / "miner-1")
 
 
-def free_port():
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
-
-
-def test_a_miner_runs_until_it_is_told_to_stop(call, tmp_path):
-    port = free_port()
+def test_a_miner_runs_until_it_is_told_to_stop(call, tmp_path, port):
     call("ledger", "init", tmp_path / "c", "--miners", 1, "--port", port)
     place = tmp_path / "c" / "miner-1"
     command = [Path(sys.executable).with_name("privet"), "miner", str(place), "--idle", "0.2"]

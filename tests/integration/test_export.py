@@ -182,6 +182,16 @@ def test_the_command_exports_what_the_folder_holds(tmp_path: Path, call: Call) -
     torch.testing.assert_close(found, trained().answer(samples(5)), rtol=1e-4, atol=1e-5)
 
 
+def test_which_obfuscator_is_no_question_of_a_model(tmp_path: Path, call: Call) -> None:
+    obfuscation("prototype").save(tmp_path / "both")
+    trained().save(tmp_path / "model")
+    for folder, *options in (("both", "--part", "model"), ("model",)):
+        status, _, err = call("export", tmp_path / folder, *options, "--which", 0, "--out", tmp_path / "m.onnx")
+        assert (status, err.count("\n")) == (2, 1)
+        assert "'--which' is of no use with a model" in err
+    assert not (tmp_path / "m.onnx").exists()
+
+
 def test_the_command_warns_of_a_secret_and_says_what_is_missing(tmp_path: Path, call: Call) -> None:
     obfuscation("secret-key").save(tmp_path / "key")
     status, _, err = call("export", tmp_path / "key", "--out", tmp_path / "k.onnx")
