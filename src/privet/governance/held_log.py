@@ -58,7 +58,8 @@ class HeldBook(ABC, Generic[Kind]):
     def __init__(self, path: Path, budgets: Sequence[Kind], mark: str = "") -> None:
         self._log = HeldLog(path)
         try:
-            if mark not in ("", *(_mark(record) for record in self._log.records)):
+            number = int(mark.partition(" ")[0] or 0)
+            if mark and mark not in map(_mark, self._log.records[number : number + 1]):
                 raise RunError(f"{path} has lost records: what was spent can't be told", do="restore the file")
             for record in self._log.records:
                 self._replay(record.kind, record.body)
