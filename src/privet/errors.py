@@ -100,12 +100,3 @@ def nearest(word: str, known: list[str] | tuple[str, ...]) -> str:
 
     close = get_close_matches(word, known, n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else ""
-
-
-def rows_of(shape: tuple[int, ...]) -> str:
-    """Returns what is allowed where one sample or more are wanted.
-
-    >>> rows_of((1, 28, 28))
-    '(n, 1, 28, 28), n from 1 up'
-    """
-    return f"({', '.join(map(str, ('n', *shape)))}), n from 1 up"

@@ -462,7 +462,7 @@ def test_closing_waits_for_one_call_and_not_for_all_that_was_wished_for(tmp_path
         made.fetch([(DEFAULT, cid_of(data))]) if isinstance(made, Exchange) else made.ask(cid_of(data))
     started = time.monotonic()
     made.close()
-    assert not made._thread.is_alive()
+    assert not made._wishes._thread.is_alive()
     assert time.monotonic() - started < 2.5  # 4 contents, 3 sources, .4 s a call
 
 

@@ -29,8 +29,8 @@ from privet.training.protocols.downpour import Downpour
 if importlib.util.find_spec("flwr") is None:
     pytest.skip("the extra privet[flower] is not installed", allow_module_level=True)
 
+from fake_grid import Mails
 from flwr.app import Message as Mail
-from flwr.supercore.task_identity import TaskIdentity
 
 from privet.engines.flower.engine import Flower
 from privet.engines.flower.wire import from_records, to_records
@@ -62,7 +62,7 @@ class Side:
         return self._rows
 
 
-class Post:
+class Post(Mails):
     """A grid that hands replies over in the order of ``order``, as far as these devices have been asked.
 
     Args:
@@ -73,22 +73,9 @@ class Post:
     """
 
     def __init__(self, workers: Sequence[Worker], order: Sequence[int], loses: int = 0) -> None:
-        self.workers, self.order, self.loses, self.mails = workers, list(order), loses, {}  # type: ignore[var-annotated]
-        self.asked: list[tuple[int, str]] = []
+        super().__init__(loses)
+        self.workers, self.order = workers, list(order)
         self.closed: dict[int, float] = {}
-        TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
-
-    def push_messages(self, mails: Sequence[Mail]) -> Iterator[str | None]:
-        for mail in mails:
-            if self.loses:
-                self.loses -= 1
-                yield None
-                continue
-            self.asked.append((mail.metadata.dst_node_id, mail.metadata.group_id))
-            number = f"{mail.metadata.dst_node_id}-{len(self.asked)}"
-            mail.metadata.__dict__["_message_id"] = number
-            self.mails[number] = mail
-            yield number
 
     def pull_messages(self, numbers: Sequence[str]) -> Iterator[Mail]:
         asked = {int(number.partition("-")[0]): number for number in numbers}  # what is late stands last

@@ -32,9 +32,9 @@ from privet.transport.memory import Exchange
 if importlib.util.find_spec("flwr") is None:
     pytest.skip("the extra privet[flower] is not installed", allow_module_level=True)
 
+from fake_grid import Mails
 from flwr.app import Error
 from flwr.app import Message as Mail
-from flwr.supercore.task_identity import TaskIdentity
 
 from privet.engines.flower.engine import Flower
 from privet.engines.flower.wire import Letter, from_records, head_of, letter, to_records
@@ -201,23 +201,12 @@ def test_heads_that_are_none(head: bytes) -> None:
         Letter(head, b"").fields()
 
 
-class FakeGrid:
+class FakeGrid(Mails):
     """A grid whose devices answer at once, or not; it loses the first so many pushes."""
 
     def __init__(self, answer: Callable[[int, Letter], Letter | str | None], loses: int = 0) -> None:
-        self.answer, self.loses, self.mails, self.held = answer, loses, {}, {}  # type: ignore[var-annotated]
-        TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
-
-    def push_messages(self, mails: Sequence[Mail]) -> Iterator[str | None]:
-        for mail in mails:
-            if self.loses:
-                self.loses -= 1
-                yield None
-                continue
-            number = f"{mail.metadata.dst_node_id}-{mail.metadata.group_id}"
-            mail.metadata.__dict__["_message_id"] = number
-            self.mails[number] = mail
-            yield number
+        super().__init__(loses)
+        self.answer = answer
 
     def pull_messages(self, numbers: Sequence[str]) -> Iterator[Mail]:
         for number in numbers:

@@ -17,6 +17,7 @@ from privet.transport.certificates import (
     expires,
     fingerprint,
     host_of,
+    issued_by,
     name_in,
     new_key,
     request,
@@ -229,6 +230,16 @@ def test_an_authority_without_name_or_days_is_refused():
     for name, days in (("", 1), ("a" * 65, 1), ("a", 0)):
         with pytest.raises(InputError):
             Authority.create(name, days)
+
+
+def test_who_signed_a_certificate():
+    _, certificate = AUTHORITY.issue("device/a")
+    other = Authority.create("other").certificate
+    assert issued_by(certificate, other + AUTHORITY.certificate)
+    assert not issued_by(certificate, other)
+    for damaged in ((b"none", other), (certificate, b"none")):
+        with pytest.raises(InputError, match="no certificate"):
+            issued_by(*damaged)
 
 
 def test_a_secret_behind_a_link_is_refused(tmp_path):

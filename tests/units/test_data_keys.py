@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from privet.errors import UnreachableError
-from privet.ledger import data_keys
+from privet.ledger import data_keys, wishes
 from privet.ledger.content import cid_of, decode_cid
 from privet.ledger.data_keys import DataKeys
 from privet.ledger.encoding import decode
@@ -45,7 +45,7 @@ def asked_until(keys: DataKeys, wanted: list[bytes]) -> bool:
 def test_all_are_asked_and_what_cannot_be_a_key_is_dropped(
     arrived: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(data_keys, "_AGAIN", 60.0)
+    monkeypatch.setattr(wishes, "AGAIN", 60.0)
     miners = [Miner(answer) for answer in (None, b"", b"wrong" * 20, b"a" * 32, b"b" * 32)]
     keys = DataKeys(lambda: miners, arrived.set)  # type: ignore[return-value, arg-type]
     assert keys.ask(ADDRESS) == []
@@ -56,7 +56,7 @@ def test_all_are_asked_and_what_cannot_be_a_key_is_dropped(
 
 
 def test_who_had_nothing_is_asked_again(arrived: threading.Event, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data_keys, "_AGAIN", 0.0)
+    monkeypatch.setattr(wishes, "AGAIN", 0.0)
     miner = Miner(b"")
     keys = DataKeys(lambda: [miner], arrived.set)  # type: ignore[list-item, arg-type]
     keys.ask(ADDRESS)
@@ -78,7 +78,7 @@ def test_the_oldest_answers_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> No
     keys = DataKeys(lambda: [miner], lambda: None)  # type: ignore[list-item, arg-type]
     end = time.monotonic() + 10
     keys.ask(others[0])
-    while not keys._wanted.empty() and time.monotonic() < end:
+    while not keys._wishes._waiting.empty() and time.monotonic() < end:
         time.sleep(0.005)
     for other in others[1:]:
         keys.ask(other)  # one is under way, one waits, and the third is dropped

@@ -7,8 +7,6 @@ one before. A crash between the two is made good when the books are opened next,
 
 from __future__ import annotations
 
-import fcntl
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -19,6 +17,7 @@ from privet.accounting import Guarantee, Unit
 from privet.errors import InputError, RefusedError, RunError
 from privet.governance.budget import Book, Budget
 from privet.ledger import Log, Record
+from privet.transport.held_file import held
 
 _PATIENCE = 20.0
 _SPENT, _UNBOUNDED, _REFUSED, _CONSENT = "spent", "unbounded", "refused", "consent"
@@ -72,16 +71,8 @@ class Books:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        until = time.monotonic() + _PATIENCE
-        with self.account.with_name("books.lock").open("a") as file:
-            while True:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except OSError:
-                    if time.monotonic() > until:
-                        raise RefusedError("another process holds this device's books", do="end it") from None
-                    time.sleep(0.02)
+        refusal = RefusedError("another process holds this device's books", do="end it")
+        with held(self.account.with_name("books.lock"), refusal, _PATIENCE):
             self._make_good()
             yield
 

@@ -16,10 +16,10 @@ from urllib.parse import urlsplit
 
 from numpy.typing import NDArray
 
-from privet.errors import InputError, RefusedError, UnreachableError, rows_of
+from privet.errors import InputError, RefusedError, UnreachableError
 from privet.inference.credentials import Credentials
 from privet.inference.manifest import Manifest, Signed
-from privet.inference.questions import Answer, question, width
+from privet.inference.questions import Answer, question, require_samples, width
 from privet.transport.contract import LIMIT, Client, Peer
 
 SERVICE = Peer("service", "inference")
@@ -90,8 +90,7 @@ class Asker:
         import numpy as np
 
         offer = self.offer()
-        if samples.shape[1:] != offer.manifest.shape or not len(samples):
-            raise InputError(f"samples of shape {samples.shape}", allowed=rows_of(offer.manifest.shape))
+        require_samples(samples.shape, offer.manifest.shape, "samples")
         most = max(1, min(offer.samples, LIMIT // width(offer.manifest.shape)))
         parts = [samples[at : at + most] for at in range(0, len(samples), most)]
         for _ in range(_VERSIONS):

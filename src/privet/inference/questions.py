@@ -11,6 +11,7 @@ endian.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -48,6 +49,23 @@ def width(shape: tuple[int, ...]) -> int:
     3136
     """
     return _VALUE.itemsize * math.prod(shape)
+
+
+def require_samples(found: Sequence[int], shape: tuple[int, ...], called: str, most: int | None = None) -> None:
+    """Refuses what is not one sample or more of a shape.
+
+    Args:
+        found: the shape of all of them.
+        shape: of one.
+        called: what the error calls them.
+        most: how many there may be.
+
+    Raises:
+        InputError: they are of another shape, none, or too many.
+    """
+    if tuple(found[1:]) != shape or not found or not 1 <= found[0] <= (most or found[0]):
+        allowed = f"({', '.join(map(str, ('n', *shape)))}), n from 1 {f'to {most}' if most else 'up'}"
+        raise InputError(f"{called} of shape {tuple(found)}", allowed=allowed)
 
 
 def question(samples: NDArray[Any]) -> bytes:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from privet.errors import InputError, UnreachableError
-from privet.inference.questions import BusyError, Values
+from privet.inference.questions import BusyError, Values, require_samples
 from privet.inference.versions import Version
 
 _LOG = logging.getLogger(__name__)
@@ -126,10 +126,7 @@ class Batcher:
             InputError: these are no samples for the model, or too many at once.
         """
         count = len(samples)
-        shape, most = self.version.manifest.shape, self.limits.samples
-        if samples.shape[1:] != shape or not 1 <= count <= most:
-            allowed = f"({', '.join(map(str, ('n', *shape)))}), n from 1 to {most}"
-            raise InputError(f"a question of shape {samples.shape}", allowed=allowed)
+        require_samples(samples.shape, self.version.manifest.shape, "a question", self.limits.samples)
         asked = _Question(caller, samples, time.monotonic())
         with self._changed:
             if self._closing:

@@ -6,21 +6,19 @@ Nothing that comes is trusted: whoever opens the content compares a key with wha
 from __future__ import annotations
 
 import contextlib
-import queue
 import threading
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from privet.errors import PrivetError
 from privet.ledger.content import decode_cid
 from privet.ledger.encoding import encode
+from privet.ledger.wishes import Wishes
 from privet.transport.contract import Client
 
 LONGEST = 64
 """Longest answer that is kept, in bytes; a data key has 32."""
 
 _MOST = 1 << 10
-_AGAIN = 1.0
 _TIMEOUT = 5.0
 
 
@@ -33,45 +31,31 @@ class DataKeys:
     """
 
     def __init__(self, sources: Callable[[], Iterable[Client]], arrived: Callable[[], None]) -> None:
-        self._sources, self._arrived = sources, arrived
+        self._arrived = arrived
         self._guard = threading.Lock()
         self._keys: dict[str, list[bytes]] = {}
-        self._asked: dict[str, float] = {}
-        self._wanted: queue.Queue[str | None] = queue.Queue(maxsize=_MOST)
-        self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="privet-data-keys", daemon=True)
-        self._thread.start()
+        self._wishes = Wishes("privet-data-keys", self._look, sources, _MOST)
 
     def ask(self, address: str) -> list[bytes]:
         """Returns what the miners last said of a content, and begins to ask them again, at most once a second."""
-        now = time.monotonic()
         with self._guard:
             found = self._keys.get(address, [])
-            if self._asked.get(address, -_AGAIN) + _AGAIN <= now:
-                self._asked = {one: at for one, at in self._asked.items() if at + _AGAIN > now} | {address: now}
-                with contextlib.suppress(queue.Full):
-                    self._wanted.put_nowait(address)
+        self._wishes.add([address])
         return found
 
     def close(self) -> None:
         """Asks nobody any more."""
-        self._closed.set()
-        with contextlib.suppress(queue.Full):  # who has enough to do looks at the event
-            self._wanted.put_nowait(None)
-        self._thread.join(_TIMEOUT)
+        self._wishes.close(_TIMEOUT)
 
-    def _run(self) -> None:
-        while (address := self._wanted.get()) is not None and not self._closed.is_set():
-            body, told = encode({"cid": decode_cid(address)}), list[bytes]()
-            for client in self._sources():
-                if self._closed.is_set():
-                    return
-                # Who is away or has none is followed by the next; all are asked, since one may send a wrong key.
-                with contextlib.suppress(PrivetError):
-                    if 0 < len(found := client.call("data-key", body, _TIMEOUT)) <= LONGEST:
-                        told.append(found)
-                        self._keep(address, list(told))
-                        self._arrived()
+    def _look(self, address: str, clients: Iterator[Client]) -> None:
+        body, told = encode({"cid": decode_cid(address)}), list[bytes]()
+        for client in clients:
+            # Who is away or has none is followed by the next; all are asked, since one may send a wrong key.
+            with contextlib.suppress(PrivetError):
+                if 0 < len(found := client.call("data-key", body, _TIMEOUT)) <= LONGEST:
+                    told.append(found)
+                    self._keep(address, list(told))
+                    self._arrived()
 
     def _keep(self, address: str, told: list[bytes]) -> None:
         with self._guard:

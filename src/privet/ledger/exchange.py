@@ -6,11 +6,9 @@ Bytes are kept only once their address is right, so it does not matter who bring
 from __future__ import annotations
 
 import contextlib
-import queue
 import shutil
 import threading
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from privet.ledger.encoding import decode, encode
 from privet.ledger.fields import binary, cid, one_of, read, whole
 from privet.ledger.folder_store import FolderStore
 from privet.ledger.transactions import Transaction
+from privet.ledger.wishes import Wishes
 from privet.transport.contract import Client, Peer
 from privet.transport.pieces import PIECE, download, piece
 
@@ -30,7 +29,6 @@ SPARE = 1 << 28
 """Bytes of the disk that contents leave free, for the chain and the sign-state."""
 
 _UNDER_WAY = 64
-_AGAIN = 1.0
 _TIMEOUT = 20.0
 _PATIENCE = 5.0
 
@@ -58,14 +56,11 @@ class Exchange:
     """
 
     def __init__(self, folder: Path, sources: Callable[[], Iterable[Client]], arrived: Callable[[], None]) -> None:
-        self.folder, self._sources, self._arrived = folder, sources, arrived
+        self.folder, self._arrived = folder, arrived
         self._parts = folder / ".parts"
-        self._guard, self._closed = threading.Condition(), threading.Event()
-        self._wanted: queue.Queue[Wanted | None] = queue.Queue(maxsize=1000)
-        self._asked: dict[Wanted, float] = {}
+        self._guard = threading.Condition()
         self._busy: set[str] = set()
-        self._thread = threading.Thread(target=self._run, name="privet-fetch", daemon=True)
-        self._thread.start()
+        self._wishes = Wishes("privet-fetch", self._look, sources, most=1000)
 
     def missing(self, transactions: Iterable[Transaction]) -> list[Wanted]:
         """Returns which of the contents that transactions list are not here."""
@@ -77,21 +72,11 @@ class Exchange:
 
     def fetch(self, wanted: Iterable[Wanted]) -> None:
         """Begins to fetch contents, unless that was begun within the last second."""
-        now = time.monotonic()
-        with self._guard:
-            self._asked = {one: at for one, at in self._asked.items() if at + _AGAIN > now}
-            for one in wanted:
-                if one not in self._asked:
-                    self._asked[one] = now
-                    with contextlib.suppress(queue.Full):
-                        self._wanted.put_nowait(one)
+        self._wishes.add(wanted)
 
     def close(self) -> None:
         """Fetches nothing more."""
-        self._closed.set()
-        with contextlib.suppress(queue.Full):  # who has enough to do looks at the event
-            self._wanted.put_nowait(None)
-        self._thread.join(_TIMEOUT)
+        self._wishes.close(_TIMEOUT)
 
     # What peers call
 
@@ -122,19 +107,16 @@ class Exchange:
 
     # Fetching
 
-    def _run(self) -> None:
-        while (one := self._wanted.get()) is not None and not self._closed.is_set():
-            store, address = FolderStore(self.folder, one[0]), one[1]
-            if store.has(address):
-                continue
-            for client in self._sources():
-                if self._closed.is_set():
-                    return
-                # Whoever hasn't got it, or sends something else, is followed by the next.
-                with contextlib.suppress(PrivetError, OSError):
-                    self._download(client, store, address)
-                    self._arrived()
-                    break
+    def _look(self, wanted: Wanted, clients: Iterator[Client]) -> None:
+        store, address = FolderStore(self.folder, wanted[0]), wanted[1]
+        if store.has(address):
+            return
+        for client in clients:
+            # Whoever hasn't got it, or sends something else, is followed by the next.
+            with contextlib.suppress(PrivetError, OSError):
+                self._download(client, store, address)
+                self._arrived()
+                return
 
     def _download(self, client: Client, store: FolderStore, address: str) -> None:
         with self._part(store.profile.name, address) as part:

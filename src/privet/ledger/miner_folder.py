@@ -13,7 +13,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import re
 import tomllib
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ from privet.errors import InputError, RunError
 from privet.ledger.genesis import Genesis, Miner
 from privet.ledger.verification import find, genesis_bytes
 from privet.transport.contract import Peer
+from privet.transport.held_file import held
 from privet.transport.identity import Identity
 from privet.transport.key_files import read_secret
 
@@ -171,11 +171,8 @@ class MinerFolder:
         Raises:
             RunError: one does.
         """
-        with (self.path / LOCK_FILE).open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise RunError(f"another process runs the miner in {self.path}", do="stop it first") from None
+        refusal = RunError(f"another process runs the miner in {self.path}", do="stop it first")
+        with held(self.path / LOCK_FILE, refusal):
             yield
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from privet import parts
-from privet.errors import InputError, RefusedError, RunError, rows_of
+from privet.errors import InputError, RefusedError, RunError
 from privet.governance.bit_budget import SLACK, BitBook, BitBudget
 from privet.inference.asking import Asker
 from privet.inference.guarded import Guarded
@@ -22,7 +22,7 @@ from privet.inference.memo import Memo
 from privet.inference.obfuscation import Obfuscation, Trained, promises
 from privet.inference.obfuscators.student import Distilled
 from privet.inference.offload import Offload
-from privet.inference.questions import within
+from privet.inference.questions import require_samples, within
 from privet.randomness import Source, system
 from privet.tensors import digest, to_bytes
 from privet.transport.key_files import read_secret, write_secret
@@ -272,8 +272,7 @@ class Device:
     def _fit(self, asker: Asker, samples: Tensor) -> None:
         # Asked before a bit is paid: a service that is not there, or refuses, costs nothing.
         manifest = asker.offer().manifest
-        if tuple(samples.shape[1:]) != manifest.shape or not len(samples):
-            raise InputError(f"samples of shape {tuple(samples.shape)}", allowed=rows_of(manifest.shape))
+        require_samples(samples.shape, manifest.shape, "samples")
         within(samples.numpy(), manifest.span)
         for what, model in (
             ("the obfuscator", self.way.made.trained if self.way else None),

@@ -220,7 +220,11 @@ def issued_by(certificate: bytes, authorities: bytes) -> bool:
         InputError: one of them is no certificate.
     """
     own = _read(certificate)
-    return any(_signed(own, each) for each in x509.load_pem_x509_certificates(authorities))
+    try:
+        known = x509.load_pem_x509_certificates(authorities)
+    except ValueError:
+        raise InputError("this is no certificate of an authority") from None
+    return any(_signed(own, each) for each in known)
 
 
 def _signed(certificate: x509.Certificate, authority: x509.Certificate) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import random
@@ -15,6 +14,7 @@ from typing import Any
 
 from privet.apps.agent.identity import Identity, load, renew
 from privet.errors import PrivetError, RefusedError
+from privet.transport.held_file import held
 
 Serve = Callable[[Identity, threading.Event, Callable[[], None]], None]
 """Works until the event is set, or something goes wrong; calls the function once the coordinator has let it in."""
@@ -135,16 +135,7 @@ def alone(folder: Path, patience: float = 0.0) -> Iterator[None]:
     Raises:
         RefusedError: an agent is at work there.
     """
-    until = time.monotonic() + patience
-    with (folder / "agent.lock").open("a") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError:
-                if time.monotonic() >= until:
-                    raise RefusedError(f"an agent is at work in {folder}", do="end it first") from None
-            time.sleep(0.05)
+    with held(folder / "agent.lock", RefusedError(f"an agent is at work in {folder}", do="end it first"), patience):
         yield
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from privet.apps.cli.output import json_option, print_json
+from privet.apps.cli.output import is_given, json_option, print_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,7 +44,7 @@ def export(folder: Path, target: str, out: Path, part: str | None, which: int, a
         written = export_obfuscator(made, out, which, _rows(made.trained))
     else:
         trained = Trained.load(folder)
-        if click.get_current_context().get_parameter_source("which") is click.core.ParameterSource.COMMANDLINE:
+        if is_given("which"):
             raise click.UsageError("'--which' is of no use with a model: it picks an obfuscator")
         written = export_model(trained, out, _rows(trained))
     said: dict[str, Any] = {"target": target, "part": part, "out": str(out), "bytes": written.size}

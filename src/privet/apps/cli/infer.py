@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from privet.apps.cli.infer_service import ask, check_needed, service_options
-from privet.apps.cli.output import FloatRange, json_option, print_json
+from privet.apps.cli.output import FloatRange, is_given, json_option, print_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -96,9 +96,8 @@ def infer(
 
 def _refuse_helpers() -> None:
     """Refuses what is for helpers where a service is asked: nobody shall think that it protected anything."""
-    context = click.get_current_context()
     for name in ("protocol", "model", "weights", "where", "batch", "ssim", "planner"):
-        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+        if is_given(name):
             raise click.UsageError(f"'--{name}' is of no use with '--service'")
 
 
@@ -113,17 +112,16 @@ def _staying(
     """Returns what asks about all images, or about those alone of which the own model is not sure."""
     import torch
 
-    from privet.errors import InputError, rows_of
     from privet.inference.obfuscation import Trained
     from privet.inference.offload import Offload, Offloaded
+    from privet.inference.questions import require_samples
 
     if own_model is None and (offload is not None or threshold is not None):
         raise click.UsageError("Missing option '--own-model', which answers what stays here")
     if own_model is not None and (offload is None) == (threshold is None):
         raise click.UsageError("'--own-model' goes with one of '--offload' and '--threshold'")
     own = Trained.load(own_model) if own_model is not None else None
-    if tuple(images.shape[1:]) != network.inputs or not len(images):
-        raise InputError(f"inputs of shape {tuple(images.shape)}", allowed=rows_of(network.inputs))
+    require_samples(images.shape, network.inputs, "inputs")
     if own is None:
         return lambda ask: Offloaded(ask(images), torch.ones(len(images), dtype=torch.bool))
     own.require(network.inputs, network.outputs[0], "the own model", f"as {network.name} has")

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from privet.apps.cli.output import FloatRange, json_option, print_json, print_table
+from privet.apps.cli.output import FloatRange, is_given, json_option, print_json, print_table
 
 _DIR = click.Path(file_okay=False, path_type=Path)
 
@@ -65,7 +65,7 @@ def train(
     named, folder = {"data": {"name": data}, "obfuscator": {"name": obfuscator}}, Path(model)
     if not folder.is_dir():
         named = {"model": {"name": model}} | named
-    elif click.get_current_context().get_parameter_source("epochs") is click.core.ParameterSource.COMMANDLINE:
+    elif is_given("epochs"):
         raise click.UsageError(f"'--epochs' is of no use with the model in {folder}: it stays as it is")
     tables = _set(named, settings)
     # Made before the training, which then can't end where nothing may be written; away again on any error.

@@ -32,6 +32,11 @@ class FloatRange(click.FloatRange):
         return "" if self.min is None and self.max is None else super()._describe_range()
 
 
+def is_given(name: str) -> bool:
+    """Returns whether an option of the running command stands on its line, whatever its value."""
+    return click.get_current_context().get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+
+
 def json_option(command: Command) -> Command:
     """Adds ``--json`` to a command, as its argument ``as_json``."""
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON object, nothing else.")(command)

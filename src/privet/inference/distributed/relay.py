@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from privet.errors import InputError, PrivetError, rows_of
+from privet.errors import InputError, PrivetError
 from privet.fleet.profile import Profile, find_profile
 from privet.inference.distributed.contents import PIECE, address_of, float_content
 from privet.inference.distributed.fleets import fleet_of
@@ -21,6 +21,7 @@ from privet.inference.distributed.planners.contract import Planner
 from privet.inference.distributed.plans import Plan, Rejection
 from privet.inference.distributed.segments import Piece, run
 from privet.inference.distributed.workload import Workload
+from privet.inference.questions import require_samples
 from privet.transport.contract import Client, Peer
 
 TIMEOUT = 10.0
@@ -77,8 +78,7 @@ class Relay:
 
     def infer(self, value: Tensor) -> Planned:
         """Returns the outputs for inputs (batch, ...); a helper that fails is left out and the rest planned anew."""
-        if tuple(value.shape[1:]) != self.network.inputs or not len(value):
-            raise InputError(f"inputs of shape {tuple(value.shape)}", allowed=rows_of(self.network.inputs))
+        require_samples(value.shape, self.network.inputs, "inputs")
         begin, said = time.perf_counter(), list[str]()
         number, self._number = self._number, self._number + len(value)
         while True:

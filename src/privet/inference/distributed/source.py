@@ -19,7 +19,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from privet.errors import InputError, PrivetError, RefusedError, rows_of
+from privet.errors import InputError, PrivetError, RefusedError
 from privet.inference.distributed.blinded import Blinded, Ready
 from privet.inference.distributed.blinded_cost import Site, here
 from privet.inference.distributed.fixed_point import FIELD, Ring
@@ -29,6 +29,7 @@ from privet.inference.distributed.multiplier import HELPER, PREPARER, speed
 from privet.inference.distributed.networks import Network
 from privet.inference.distributed.sharing import Sharing
 from privet.inference.distributed.standings import Outcome
+from privet.inference.questions import require_samples
 from privet.transport.contract import Client, Peer
 
 Where = Literal["auto", "helpers", "here"]
@@ -139,8 +140,7 @@ class Source:
         Raises:
             InputError: the inputs are of another shape, or not finite.
         """
-        if value.ndim < 2 or tuple(value.shape[1:]) != self.blinded.network.inputs or not len(value):
-            raise InputError(f"inputs of shape {tuple(value.shape)}", allowed=rows_of(self.blinded.network.inputs))
+        require_samples(value.shape, self.blinded.network.inputs, "inputs")
         if len(value) > self.most:
             raise InputError(f"{len(value)} images at a time", allowed=f"up to {self.most}, by the length of a message")
         if not bool(torch.isfinite(value).all()):
